@@ -1,0 +1,5 @@
+"""`python -m textclf`."""
+
+from textclf.cli.app import main
+
+main()

