@@ -1,0 +1,1 @@
+"""Texts and labels, in arrow and numpy; no torch."""

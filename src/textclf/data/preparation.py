@@ -1,0 +1,430 @@
+"""prepare(): a data set read, cleaned, split, examined and kept, so that every training starts from the same rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from textclf import atomic, config, paths
+from textclf.config import DataConfig
+from textclf.data import cleaning, columns, quality
+from textclf.data.quality import Finding
+from textclf.data.rows import SPLIT_NAMES, SPLITS, Rows
+from textclf.data.sources import Source, open_source
+from textclf.errors import DataError, UsageError
+from textclf.labels import LabelSet, in_natural_order
+
+PREPARATION_VERSION = 1
+"""Raised whenever the same data and settings would be prepared into something else."""
+
+_DOCUMENT = "dataset.json"
+_FORGOTTEN = ("dataset", "min_label_count")
+"""Settings that do not enter the key as they are: the content of the data set and the resolved count do."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Rows of a split of the source that were left out, and why."""
+
+    split: str
+    rows: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set ready to train on. Its splits lie in `folder` as parquet.
+
+    name: catalog name, Hub id, or the last name of the file or folder.
+    splits: rows of train, validation and, unless forgone, test.
+    label_counts: split -> label -> rows, for every label of the set, in its order.
+    fingerprint: SHA-256 of the content (texts, labels, splits, order of the labels), wherever it came from.
+    repository, revision: id and commit on the Hub, or None.
+    steps: what was read and cut, in words.
+    from_cache: whether an earlier preparation was taken.
+    """
+
+    folder: Path
+    name: str
+    label_set: LabelSet
+    splits: dict[str, int]
+    label_counts: dict[str, dict[str, int]]
+    text_column: str
+    label_column: str
+    fingerprint: str
+    repository: str | None
+    revision: str | None
+    dropped: tuple[Dropped, ...]
+    findings: tuple[Finding, ...]
+    steps: tuple[str, ...]
+    from_cache: bool
+
+    def rows(self, split: str) -> Rows:
+        """The rows of one split; texts and labels are never null. Raises UsageError for a split that is not there."""
+        if split not in self.splits:
+            raise UsageError(f"{self.name} has no {split} split; it has {', '.join(self.splits)}")
+        return Rows(_read_parquet(self.folder / f"{split}.parquet"), self.label_set.names)
+
+
+def prepare(dataset: str | Path | DataConfig, **settings: Any) -> Prepared:
+    """Read, clean, split and keep a data set; a second call with the same data and settings finds it ready.
+
+    dataset: catalog name, file, folder, Hub id `owner/name[:config]`, or a DataConfig.
+    settings: fields of DataConfig, such as `text_column="body"` or `validation_size=500`.
+    Raises DataError (what is wrong, file and row, how to mend it), HubError, ConfigError.
+    """
+    wanted = _config(dataset, settings)
+    if wanted.dataset is None:
+        raise UsageError("no data set was named", hint="for example --dataset banking77, or --dataset reviews.csv")
+    source = open_source(wanted.dataset)
+    least = wanted.min_label_count or source.min_label_count or 1
+    folder = _folder(source, wanted, least)
+    return _cached(folder) or _prepare(source, wanted, least, folder)
+
+
+def read_labelled(
+    dataset: str | Path,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    columns: tuple[str, ...] | None = None,
+    split: str = "test",
+) -> Rows:
+    """The labelled rows of one split of a data set, as the source has them, for measuring a model on other data.
+
+    A lone file, which has no splits, gives all its rows. Rows without label are left out with a warning; an
+    empty text is kept. Raises DataError when the source has splits but not this one, or no label at all.
+    """
+    source = open_source(str(dataset))
+    reading = _read(source, DataConfig(text_column=text_column, label_column=label_column, columns=columns))
+    name = SPLIT_NAMES.get(split, split) if source.has_splits else "train"
+    if name not in reading.splits:
+        raise DataError(f"{source.name} has no {split} split; it has {', '.join(reading.splits)}")
+    rows = reading.splits[name]
+    labelled = cleaning.drop_unlabelled(rows)
+    if not len(labelled):
+        raise DataError(f"{source.name}: no row has a label in column {reading.choice.label_source!r}")
+    if len(labelled) < len(rows):
+        logger.warning("%s: %s rows without label are left out", source.name, f"{len(rows) - len(labelled):,}")
+    return cleaning.fill_empty(labelled)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Reading:
+    splits: dict[str, Rows]
+    choice: columns.Choice
+    steps: tuple[str, ...]
+
+
+def _config(dataset: str | Path | DataConfig, settings: Mapping[str, Any]) -> DataConfig:
+    base = dataclasses.asdict(dataset) if isinstance(dataset, DataConfig) else {"dataset": str(dataset)}
+    return config.build({"data": base}, {"data": dict(settings)}, where="prepare").data
+
+
+def _read(source: Source, wanted: DataConfig) -> _Reading:
+    """The rows of each split of the source, with the columns found or told."""
+    records = source.records(wanted.columns)
+    first = records.get("train") or next(iter(records.values()))
+    choice = columns.choose(first[0], text_column=wanted.text_column, label_column=wanted.label_column)
+    order = columns.order_of_names((part for parts in records.values() for part in parts), choice)
+    if choice.names_column is not None and order is None:
+        choice = dataclasses.replace(choice, names_column=None)
+    steps = [*source.notes]
+    splits = {}
+    for split, parts in records.items():
+        steps += [note for part in parts for note in part.notes]
+        splits[split], notes = columns.read_rows(parts, choice, order)
+        steps += notes
+        steps.append(f"read {len(splits[split]):,} rows of {split} from {_files(parts)}")
+    steps.append(_said(choice))
+    return _Reading(splits, choice, tuple(steps))
+
+
+def _said(choice: columns.Choice) -> str:
+    named = f", their order from {choice.label!r}" if choice.names_column is not None else ""
+    return f"texts are in column {choice.text!r}, labels in {choice.label_source!r}{named}"
+
+
+def _files(parts: list[Any]) -> str:
+    names = [part.file for part in parts]
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]} ({len(names)} files)"
+
+
+# --- preparing --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Log:
+    """What happened to the rows on the way."""
+
+    steps: list[str] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+
+    def drop(self, split: str, before: Rows, after: Rows, reason: str) -> Rows:
+        if len(after) < len(before):
+            self.dropped.append(Dropped(split, len(before) - len(after), reason))
+        return after
+
+
+def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Prepared:
+    reading = _read(source, wanted)
+    log = _Log([*reading.steps])
+    splits = _only_labelled(source, reading, log)
+    splits = _without_empty(splits, log)
+    splits, label_set = _labels(splits, least, log)
+    splits = _sampled(splits, wanted, log)
+    _check_enough(splits["train"], label_set, wanted)
+    splits = _split(splits, wanted, log)
+    counts = _counts(splits, label_set)
+    prepared = Prepared(
+        folder=folder,
+        name=source.name,
+        label_set=label_set,
+        splits={split: len(rows) for split, rows in splits.items()},
+        label_counts=counts,
+        text_column=reading.choice.text,
+        label_column=reading.choice.label_source,
+        fingerprint=_fingerprint(splits, label_set),
+        repository=source.repository,
+        revision=source.revision,
+        dropped=tuple(log.dropped),
+        findings=tuple(quality.findings(splits, counts)),
+        steps=tuple(log.steps),
+        from_cache=False,
+    )
+    _keep(prepared, splits)
+    return prepared
+
+
+def _only_labelled(source: Source, reading: _Reading, log: _Log) -> dict[str, Rows]:
+    """Rows with labels. A split that has none is no split; train has to have some."""
+    if "train" not in reading.splits:
+        raise DataError(
+            f"{source.name} has no train split; it has {', '.join(reading.splits)}",
+            hint="name a file train.csv (or another format), or give one file as --dataset",
+        )
+    if not len(reading.splits["train"]):
+        raise DataError(f"{source.name}: train has no rows", hint="is the file only a header line?")
+    splits = {}
+    for split, rows in reading.splits.items():
+        labelled = cleaning.drop_unlabelled(rows)
+        if split != "train" and _is_hidden(labelled, reading.splits["train"]):
+            labelled = labelled.take(np.arange(0))
+        log.drop(split, rows, labelled, "no label")
+        if len(labelled):
+            splits[split] = labelled
+        elif split != "train":
+            log.steps.append(f"{split} was left out: none of its {len(rows):,} rows has a label")
+    if "train" not in splits:
+        raise DataError(
+            f"{source.name}: no row of train has a label in column {reading.choice.label_source!r}",
+            hint="choose the column of the labels with --label-column",
+        )
+    return splits
+
+
+def _is_hidden(rows: Rows, train: Rows) -> bool:
+    """Whether every label is -1, which train does not know: how test sets with labels kept back are published."""
+    return set(cleaning.label_counts(rows)) == {"-1"} and "-1" not in cleaning.label_counts(train)
+
+
+def _without_empty(splits: dict[str, Rows], log: _Log) -> dict[str, Rows]:
+    """Train without empty texts. The source's validation and test keep them, so that scores stay comparable."""
+    kept = {}
+    for split, rows in splits.items():
+        if split == "train":
+            kept[split] = log.drop(split, rows, cleaning.drop_empty(rows), "empty text")
+        else:
+            kept[split] = cleaning.fill_empty(rows)
+    if not len(kept["train"]):
+        raise DataError("every text of train is empty", hint="choose the column of the texts with --text-column")
+    return kept
+
+
+def _labels(splits: dict[str, Rows], least: int, log: _Log) -> tuple[dict[str, Rows], LabelSet]:
+    """The rows of labels that are frequent enough in train, and the label set. Raises DataError for fewer than two."""
+    train = splits["train"]
+    counts = cleaning.label_counts(train)
+    declared = train.label_order if train.label_order and counts.keys() <= set(train.label_order) else None
+    if least > 1:
+        splits = _without_rare(splits, counts, least, log)
+        counts = Counter({name: count for name, count in counts.items() if count >= least})
+        declared = tuple(name for name in declared if name in counts) if declared else None
+    _check_labels(counts, least)
+    _check_known(splits, counts)
+    return splits, LabelSet(declared or in_natural_order(list(counts)))
+
+
+def _without_rare(splits: dict[str, Rows], counts: Counter[str], least: int, log: _Log) -> dict[str, Rows]:
+    kept = {}
+    rare = {name for name, count in counts.items() if count < least}
+    for split, rows in splits.items():
+        unseen = cleaning.label_counts(rows).keys() - counts.keys()  # seen 0 times in train, which is below `least`
+        out = rare | unseen
+        reason = f"label with fewer than {least:,} rows in train ({_count_labels(rows, out)})"
+        kept[split] = log.drop(split, rows, cleaning.drop_labels(rows, out), reason)
+    if rare:
+        log.steps.append(
+            f"dropped {len(rare):,} of {len(counts):,} labels with fewer than {least:,} rows each:"
+            f" {sum(counts[name] for name in rare):,} rows of train"
+        )
+    return {split: rows for split, rows in kept.items() if len(rows) or split == "train"}
+
+
+def _count_labels(rows: Rows, names: set[str]) -> str:
+    return quality.counted(len(cleaning.label_counts(rows).keys() & names), "label")
+
+
+def _check_labels(counts: Counter[str], least: int) -> None:
+    if not counts:
+        raise DataError(
+            f"no label has {least:,} rows in train, which --min-label-count asks for",
+            hint="is the label column the right one? See --label-column",
+        )
+    if len(counts) == 1:
+        raise DataError(
+            f"train has one label only, {next(iter(counts))!r}; a classifier needs at least two",
+            hint="is the label column the right one? See --label-column",
+        )
+
+
+def _check_known(splits: dict[str, Rows], known: Counter[str]) -> None:
+    for split, rows in splits.items():
+        unknown = cleaning.label_counts(rows).keys() - known.keys()
+        if unknown:
+            index = next(index for index, label in enumerate(rows.labels) if label in unknown)
+            raise DataError(
+                f"{rows.where(index)}: label {rows.table.column('label')[index].as_py()!r} of {split} "
+                f"does not occur in train ({len(unknown):,} such labels)",
+                hint="add rows of it to train, correct it, or drop what is rare in train with --min-label-count 2",
+            )
+
+
+def _sampled(splits: dict[str, Rows], wanted: DataConfig, log: _Log) -> dict[str, Rows]:
+    if wanted.max_rows is None:
+        return splits
+    sampled = {}
+    for number, (split, rows) in enumerate(splits.items()):
+        sampled[split] = cleaning.sample(rows, wanted.max_rows, np.random.default_rng([wanted.seed, 0, number]))
+        if len(sampled[split]) < len(rows):
+            taken = f"{len(sampled[split]):,} of the {len(rows):,} rows of {split}"
+            log.steps.append(f"took {taken} at random (seed {wanted.seed})")
+    return sampled
+
+
+def _check_enough(train: Rows, label_set: LabelSet, wanted: DataConfig) -> None:
+    """Raise DataError when train cannot show every label once."""
+    if len(train) < len(label_set):
+        more = "raise --max-rows" if wanted.max_rows else "add rows, or drop rare labels with --min-label-count"
+        raise DataError(f"train has {quality.counted(len(train), 'row')} for {len(label_set):,} labels", hint=more)
+    if len(cleaning.label_counts(train)) < 2:
+        raise DataError(f"the {len(train):,} rows drawn from train have one label only", hint="raise --max-rows")
+
+
+def _split(splits: dict[str, Rows], wanted: DataConfig, log: _Log) -> dict[str, Rows]:
+    """Train, validation and test, cut from train where the source has none."""
+    train, total = splits["train"], len(splits["train"])
+    sizes = {"test": wanted.test_size, "validation": wanted.validation_size}
+    cut = {}
+    for number, (split, size) in enumerate(sizes.items()):
+        rows = cleaning.rows_wanted(size, total)
+        if split in splits or not rows:
+            continue
+        train, cut[split] = cleaning.cut(train, rows, np.random.default_rng([wanted.seed, 1, number]), split=split)
+        number_of_rows = quality.counted(len(cut[split]), "row")
+        log.steps.append(f"cut {number_of_rows} off train for {split}, stratified by label (seed {wanted.seed})")
+    ready = {**splits, **cut, "train": train}
+    return {split: ready[split] for split in SPLITS if split in ready}
+
+
+def _counts(splits: dict[str, Rows], label_set: LabelSet) -> dict[str, dict[str, int]]:
+    counted = {split: cleaning.label_counts(rows) for split, rows in splits.items()}
+    return {split: {name: counts[name] for name in label_set.names} for split, counts in counted.items()}
+
+
+# --- keeping ----------------------------------------------------------------------------------------------------
+
+
+def _folder(source: Source, wanted: DataConfig, least: int) -> Path:
+    settings = {name: value for name, value in dataclasses.asdict(wanted).items() if name not in _FORGOTTEN}
+    key = json.dumps([PREPARATION_VERSION, source.identity(), least, settings], sort_keys=True)
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return paths.cache_dir() / "prepared" / f"{paths.slug(source.name)}-{digest[:12]}"
+
+
+def _fingerprint(splits: dict[str, Rows], label_set: LabelSet) -> str:
+    digest = hashlib.sha256(json.dumps([label_set.names, {s: len(rows) for s, rows in splits.items()}]).encode())
+    for rows in splits.values():
+        for column in ("text", "label"):
+            # Lengths before the bytes: no text can pass for the end of one and the beginning of another.
+            values = pa.concat_arrays([pa.array([], pa.large_string()), *rows.table.column(column).chunks])
+            digest.update(pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+            _, offsets, data = values.buffers()
+            bounds = np.frombuffer(offsets, dtype=np.int64)[values.offset : values.offset + len(values) + 1]
+            if data is not None:
+                digest.update(memoryview(data)[bounds[0] : bounds[-1]])
+    return digest.hexdigest()
+
+
+def _keep(prepared: Prepared, splits: dict[str, Rows]) -> None:
+    from pyarrow import parquet
+
+    with atomic.new_folder(prepared.folder, manifest=True) as draft:
+        for split, rows in splits.items():
+            parquet.write_table(rows.table, draft / f"{split}.parquet", compression="zstd")
+        atomic.write_json(draft / _DOCUMENT, _document(prepared))
+
+
+def _document(prepared: Prepared) -> dict[str, Any]:
+    document = dataclasses.asdict(prepared)
+    for name in ("folder", "from_cache", "label_set"):
+        del document[name]
+    return {"version": PREPARATION_VERSION, "labels": list(prepared.label_set.names), **document}
+
+
+def _cached(folder: Path) -> Prepared | None:
+    """What an earlier preparation left; None when there is nothing, or it is damaged."""
+    if not folder.is_dir():
+        return None
+    damage = atomic.verify(folder)
+    if damage is not None:
+        logger.warning("%s is damaged (%s) and is made anew", folder, damage)
+        return None
+    document = json.loads((folder / _DOCUMENT).read_text(encoding="utf-8"))
+    del document["version"]
+    return Prepared(
+        folder=folder,
+        label_set=LabelSet(tuple(document.pop("labels"))),
+        dropped=tuple(Dropped(**dropped) for dropped in document.pop("dropped")),
+        findings=tuple(Finding(**finding) for finding in document.pop("findings")),
+        steps=tuple(document.pop("steps")),
+        from_cache=True,
+        **document,
+    )
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_table(path)
+    except (OSError, pa.ArrowException) as err:
+        raise DataError(
+            f"{path} cannot be read; the cache was changed meanwhile", hint="run the command again: it is made anew"
+        ) from err
