@@ -1,0 +1,312 @@
+"""The model card: what a person should know before using a model, and what the Hub reads of it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import Any
+
+from textclf import __version__
+from textclf.artifact import folder
+from textclf.artifact.screening import last_part
+from textclf.labels import LabelSet
+
+_METRICS = {
+    # ours: (in words, the Hub's type)
+    "accuracy": ("accuracy", "accuracy"),
+    "macro_f1": ("macro F1", "f1"),
+    "weighted_f1": ("weighted F1", "f1"),
+    "mcc": ("Matthews correlation", "matthews_correlation"),
+    "macro_precision": ("macro precision", "precision"),
+    "macro_recall": ("macro recall", "recall"),
+    "roc_auc": ("ROC AUC", "roc_auc"),
+    "average_precision": ("average precision", "average_precision"),
+    "loss": ("loss (cross-entropy, nats)", "loss"),
+}
+
+FEW_ROWS = 20
+"""A label learnt from fewer rows than this is named among the limits."""
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+
+# What Markdown or HTML would act on, and controls, bidi marks and lone surrogates, which no table should hold.
+_ACTIVE = re.compile(r"[\\`*\[\]<>|~&$#!@]|(?<![^\W_])_|_(?![^\W_])|://|(?<=www)\.")
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]+")
+
+
+def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
+    """The card in Markdown with YAML front matter, for `repo_id` on the Hub or for the folder on disk.
+
+    It says only what is known, and holds no text of the data. The same artifact gives the same card.
+    """
+    facts = artifact.facts or folder.Facts(max_length=artifact.max_length)
+    base, dataset = _base(facts), _plain(last_part(facts.dataset or ""))
+    title = (
+        repo_id.partition("/")[2]
+        if repo_id
+        else "-".join(filter(None, [PurePath(base).name, dataset])) or "text classifier"
+    )
+    parts = [
+        _front_matter(facts, title),
+        f"# {_md(title)}",
+        _what(artifact.label_set, base, dataset, facts),
+        _labels(artifact.label_set, facts),
+        _use(repo_id),
+        _results(facts),
+        _training(facts, base, dataset),
+        _limits(artifact, facts),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(facts: folder.Facts, title: str) -> str:
+    import yaml
+
+    meta: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-classification"}
+    if _on_hub(facts.base_model, facts.base_revision):
+        meta |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
+    if _on_hub(facts.dataset_id, "any"):
+        meta["datasets"] = [facts.dataset_id]
+    meta["tags"] = ["text-classification", "textclf"]
+    split = _split_reported(facts)
+    scores = {
+        name: value
+        for name, value in _numbers(facts.metrics.get(split, {})).items()
+        if name in _METRICS and name != "loss"
+    }
+    if scores:
+        meta["metrics"] = sorted({_METRICS[name][1] for name in scores})
+        dataset = _plain(last_part(facts.dataset or "")) or "own data"
+        about: dict[str, Any] = {"type": facts.dataset_id or dataset, "name": dataset, "split": split}
+        if facts.dataset_id and facts.dataset_revision:
+            about["revision"] = facts.dataset_revision
+        result = {
+            "task": {"type": "text-classification", "name": "Text classification"},
+            "dataset": about,
+            "metrics": [
+                {"type": kind, "name": words, "value": round(scores[name], 4)}
+                for name, (words, kind) in _METRICS.items()
+                if name in scores
+            ],
+        }
+        meta["model-index"] = [{"name": title, "results": [result]}]
+    return f"---\n{yaml.safe_dump(meta, sort_keys=False, allow_unicode=True, width=1000).rstrip()}\n---"
+
+
+def _what(label_set: LabelSet, base: str, dataset: str, facts: folder.Facts) -> str:
+    count = len(label_set)
+    which = " or ".join(f"**{_md(name)}**" for name in label_set.names) if count == 2 else f"one of {count} labels"
+    made = f"It is {_link(base, facts.base_model, facts.base_revision)} fine-tuned" if base else "It was fine-tuned"
+    rows = facts.splits.get("train")
+    on = f" on {_number(rows)} texts" if rows else ""
+    of = (
+        f" of {_data_link(dataset, facts)}"
+        if dataset and rows
+        else f" on {_data_link(dataset, facts)}"
+        if dataset
+        else ""
+    )
+    by = f" with textclf {facts.environment.get('textclf', __version__)}" if facts.environment else ""
+    return f"This model reads a text and says which label fits it best: {which}. {made}{on}{of}{by}."
+
+
+def _labels(label_set: LabelSet, facts: folder.Facts) -> str:
+    counted = bool(facts.label_counts)
+    rows = [[_md(name)] + ([_number(facts.label_counts.get(name, 0))] if counted else []) for name in label_set.names]
+    table = _table(["label", *(["rows in train"] if counted else [])], rows)
+    if len(label_set) > 12:
+        table = f"<details>\n<summary>All {len(label_set)} labels</summary>\n\n{table}\n\n</details>"
+    return f"## Labels\n\n{table}"
+
+
+def _use(repo_id: str | None) -> str:
+    name = repo_id or "path/to/this/folder"
+    return f"""## How to use it
+
+On the command line, one text per line in, one label per line out:
+
+```bash
+pipx install textclf
+textclf predict {name} texts.txt
+```
+
+With transformers alone. `truncation=True` is needed: without it a long text is an error.
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="{name}")
+classify(["a text", "another text"], truncation=True)
+```
+
+From Python with textclf:
+
+```python
+import textclf
+
+classifier = textclf.load("{name}")
+classifier.predict(["a text", "another text"])
+```"""
+
+
+def _results(facts: folder.Facts) -> str:
+    splits = [split for split in ("test", "validation") if _numbers(facts.metrics.get(split, {}))]
+    if not splits:
+        return "## Results\n\nNone are recorded for this model. Measure it on texts of your own before you rely on it."
+    values = {split: _numbers(facts.metrics[split]) for split in splits}
+    rows = [
+        [words, *(f"{values[split][name]:.4f}" if name in values[split] else "" for split in splits)]
+        for name, (words, _) in _METRICS.items()
+        if any(name in values[split] for split in splits)
+    ]
+    if any(facts.splits.get(split) for split in splits):
+        rows.append(["texts", *(_number(facts.splits.get(split)) for split in splits)])
+    chosen = (
+        "\n\nThe weights were chosen by their validation result, so that column flatters; test had no part in it."
+        if "test" in splits
+        else "\n\nThe weights were chosen by these same validation texts, so new texts will fare somewhat worse."
+    )
+    return f"## Results\n\n{_table(['', *splits], rows, numbers_from=1)}{chosen if 'validation' in splits else ''}"
+
+
+def _training(facts: folder.Facts, base: str, dataset: str) -> str:
+    lines = []
+    if dataset:
+        lines.append(
+            f"- Data: {_data_link(dataset, facts)}"
+            + (f", revision `{_code(facts.dataset_revision)}`" * bool(facts.dataset_revision))
+        )
+    if facts.splits:
+        lines.append("- Texts: " + ", ".join(f"{_number(rows)} {_md(split)}" for split, rows in facts.splits.items()))
+    if facts.fingerprint:
+        lines.append(f"- Fingerprint of the texts and labels as they were trained on: `{_code(facts.fingerprint)}`")
+    if base:
+        revision = f", revision `{_code(facts.base_revision)}`" if facts.base_revision else ""
+        lines.append(f"- Base model: {_link(base, facts.base_model, facts.base_revision)}{revision}")
+    lines.append(f"- Reads the first {_number(facts.max_length)} tokens of a text")
+    if facts.environment:
+        lines.append(
+            "- Made with " + ", ".join(f"{_md(name)} {_md(value)}" for name, value in facts.environment.items())
+        )
+    config = _config(facts.config)
+    return "## Training\n\n" + "\n".join(lines) + (f"\n\n{config}" if config else "")
+
+
+def _config(config: dict[str, Any]) -> str:
+    import yaml
+
+    said = {
+        _plain(section): {_plain(key): _portable(value) for key, value in values.items() if value is not None}
+        for section, values in config.items()
+        if isinstance(values, dict)
+    }
+    if not said:
+        return ""
+    # Tildes: no value can begin a line of YAML with them unquoted, so none can end the block.
+    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1000).rstrip()
+    return f"<details>\n<summary>Configuration</summary>\n\n~~~~yaml\n{text}\n~~~~\n\n</details>"
+
+
+def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
+    names, counts = artifact.label_set.names, facts.label_counts
+    limits = [
+        f"It knows its {len(names)} labels only: a text that fits none still gets one, maybe with a high score.",
+        "Its scores are not calibrated: 0.9 does not mean right nine times in ten.",
+        f"It reads the first {_number(facts.max_length)} tokens of a text; the rest is cut off unseen.",
+        "The languages it can read are not recorded. Expect those of its training texts, at most.",
+        "No licence is stated here. Those of the base model and of the data apply.",
+    ]
+    train = facts.splits.get("train")
+    if train and train < 1000:
+        limits.append(f"It learnt from only {_number(train)} texts.")
+    if counts:
+        absent = [name for name in names if not counts.get(name)]
+        rare = [name for name in names if 0 < counts.get(name, 0) < FEW_ROWS]
+        most, least = max(counts.values()), min((count for count in counts.values() if count), default=0)
+        if absent:
+            limits.append(f"It never saw a text of {_some(absent)}, and cannot be expected to recognise one.")
+        if rare:
+            limits.append(f"It saw fewer than {FEW_ROWS} texts of {_some(rare)}.")
+        if least and most >= 5 * least:
+            limits.append(
+                f"Its labels are imbalanced: the most frequent has {most / least:.0f} times the texts of the rarest."
+            )
+    if not facts.metrics.get("test"):
+        limits.append("It was never measured on texts that had no part in making it.")
+    unmeasured = [str(name) for name in facts.metrics.get(_split_reported(facts), {}).get("absent_labels") or []]
+    if unmeasured:
+        limits.append(f"No text of {_some(unmeasured)} was among those it was measured on ({_split_reported(facts)}).")
+    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _split_reported(facts: folder.Facts) -> str:
+    return "test" if facts.metrics.get("test") else "validation"
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """Those metrics that are one finite number."""
+    plain = {
+        name: value
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    return {name: float(value) for name, value in plain.items() if math.isfinite(value)}
+
+
+def _on_hub(name: str | None, revision: str | None) -> bool:
+    return bool(name and revision and _HUB_NAME.fullmatch(name))
+
+
+def _base(facts: folder.Facts) -> str:
+    return _plain(last_part(facts.base_model or ""))
+
+
+def _link(text: str, name: str | None, revision: str | None) -> str:
+    return f"[{_md(text)}](https://huggingface.co/{name})" if _on_hub(name, revision) else _md(text)
+
+
+def _data_link(dataset: str, facts: folder.Facts) -> str:
+    if not _on_hub(facts.dataset_id, "any"):
+        return _md(dataset)
+    return f"[{_md(dataset)}](https://huggingface.co/datasets/{facts.dataset_id})"
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, str):
+        return _plain(last_part(value))
+    if isinstance(value, (list, tuple)):
+        return [_portable(item) for item in value]
+    if isinstance(value, dict):
+        return {_plain(str(key)): _portable(item) for key, item in value.items()}
+    return value
+
+
+def _some(names: list[str]) -> str:
+    listed = ", ".join(_md(name) for name in names[:10])
+    return f"{listed} and {len(names) - 10} more labels" if len(names) > 10 else listed
+
+
+def _table(head: list[str], rows: Iterable[list[str]], *, numbers_from: int = 1) -> str:
+    rule = ["---" if column < numbers_from else "---:" for column in range(len(head))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows])
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _plain(text: str) -> str:
+    """Foreign text on one line, without characters that are not seen."""
+    return _UNSAFE.sub(" ", text).strip()
+
+
+def _md(text: str) -> str:
+    """Foreign text as text: whatever Markdown, HTML or the Hub would act on is written as a character reference."""
+    safe = _ACTIVE.sub(lambda match: "".join(f"&#{ord(char)};" for char in match[0]), _plain(text))
+    return safe or "(empty)"
+
+
+def _code(text: str | None) -> str:
+    return _plain(text or "").replace("`", "'")

@@ -1,0 +1,159 @@
+"""The model folder: names of its files, the schema of textclf.json, reading and checking it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textclf import atomic
+from textclf.errors import ModelError
+from textclf.labels import LabelSet
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+CARD = "README.md"
+TEXTCLF = "textclf.json"
+
+WEIGHT_SHARDS = "model-*-of-*.safetensors"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
+"""Weights that only unpickling opens."""
+
+LOADED = (
+    *(CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEXTCLF, "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "1_Pooling/config.json"),
+)
+"""Patterns of what a model needs beside its weights. No code, no template, nothing of another framework."""
+
+PUBLISHED = (CARD, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
+"""Patterns of what leaves this machine with an artifact: not a file more, whatever lies in the folder."""
+
+SCHEMA_VERSION = 1
+
+LOADING_ONLY_KEYS = ("is_local", "local_files_only", "name_or_path")
+"""What transformers writes into tokenizer_config.json about the machine that loaded it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What textclf.json says about a model beyond what transformers' own files say.
+
+    dataset: what the user calls it; dataset_id: the Hub id behind it, None for files of one's own.
+    metrics: split name -> metric name -> value, of the model in this folder.
+    label_counts: label name -> rows in train.
+    splits: split name -> rows.
+    config: the resolved RunConfig as nested values; paths in it are reduced to their last part.
+    environment: textclf, python, torch, transformers versions and the kind of device.
+    """
+
+    max_length: int
+    base_model: str | None = None
+    base_revision: str | None = None
+    dataset: str | None = None
+    dataset_id: str | None = None
+    dataset_revision: str | None = None
+    fingerprint: str | None = None
+    splits: dict[str, int] = field(default_factory=dict)
+    label_counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model folder that holds all that predicting needs.
+
+    facts: None for a classifier that textclf did not make.
+    config: transformers' config.json.
+    """
+
+    folder: Path
+    label_set: LabelSet
+    config: dict[str, Any]
+    facts: Facts | None
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model reads of a text, special tokens included."""
+        if self.facts is not None:
+            return self.facts.max_length
+        declared = [self.config.get("max_position_embeddings"), self.config.get("n_positions")]
+        limits = [int(limit) for limit in declared if isinstance(limit, int) and limit > 0]
+        # RoBERTa's kin count positions from pad_token_id + 1, so two of theirs are never used.
+        return min([512, *(limit - 2 if limit == 514 else limit for limit in limits)])
+
+    def tokenizer(self) -> Tokenizer:
+        """The Rust tokenizer in the folder. Raises ModelError where it cannot be read."""
+        from tokenizers import Tokenizer
+
+        try:
+            return Tokenizer.from_file(str(self.folder / TOKENIZER))
+        except Exception as err:  # the Rust side raises bare Exception
+            raise ModelError(
+                f"{self.folder / TOKENIZER} cannot be read: {err}", hint="copy the model folder again"
+            ) from err
+
+
+def read(folder: Path) -> Artifact:
+    """Open a model folder. Raises ModelError naming what is missing, unreadable or too new."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is not a folder", hint="give a run name, a model folder or a Hub id")
+    config = _json(folder / CONFIG)
+    if not (folder / WEIGHTS).is_file() and not (folder / WEIGHTS_INDEX).is_file():
+        raise ModelError(f"{folder}: no weights ({WEIGHTS})", hint="copy the whole folder, or fine-tune again")
+    if not (folder / TOKENIZER).is_file():
+        raise ModelError(
+            f"{folder}: no {TOKENIZER}", hint="save the tokenizer beside the model: tokenizer.save_pretrained(...)"
+        )
+    path = folder / TEXTCLF
+    facts = facts_of(_json(path), where=str(path)) if path.exists() else None
+    return Artifact(folder, LabelSet.from_config(config, where=str(folder)), config, facts)
+
+
+def write_facts(folder: Path, facts: Facts) -> None:
+    """Write textclf.json, and take out of tokenizer_config.json what only concerned this machine."""
+    atomic.write_json(folder / TEXTCLF, asdict(facts))
+    path = folder / TOKENIZER_CONFIG
+    if path.is_file():
+        settings = {k: v for k, v in _json(path).items() if k not in LOADING_ONLY_KEYS}
+        # transformers honours this key but does not save it: with it, pipeline() too reads "[SEP]" in a text as text.
+        settings["split_special_tokens"] = True
+        atomic.write_json(path, settings)
+
+
+def facts_of(document: dict[str, Any], *, where: str) -> Facts:
+    """The facts in the content of a textclf.json. Raises ModelError naming `where` it is incomplete or too new."""
+    version = document.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise ModelError(
+            f"{where}: schema version {version!r}, this textclf reads up to {SCHEMA_VERSION}",
+            hint="update textclf: pipx upgrade textclf",
+        )
+    known = Facts.__dataclass_fields__
+    try:
+        return Facts(**{key: value for key, value in document.items() if key in known})
+    except TypeError as err:
+        raise ModelError(f"{where} is not complete: {err}") from err
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise ModelError(f"{path.parent}: no {path.name}", hint="this is not a model folder") from err
+    except OSError as err:
+        raise ModelError(f"{path} cannot be read: {err.strerror}") from err
+    except ValueError as err:
+        raise ModelError(f"{path} is not valid JSON: {err}", hint="copy the model folder again") from err
+    if not isinstance(document, dict):
+        raise ModelError(f"{path} is not a JSON object")
+    return document

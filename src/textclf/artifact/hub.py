@@ -1,0 +1,342 @@
+"""Models from the Hub and to it: locate(MODEL) -> folder, fetch(id) -> folder, push(model, id) -> url."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import glob
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textclf import __version__
+from textclf.artifact import card, folder, remote, runs, screening
+from textclf.errors import HubError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi, ModelInfo
+
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+_HUB_ID = re.compile(rf"(?:{_PART}/)?{_PART}")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A model folder on this machine.
+
+    revision: the commit it is of; None for a folder of one's own.
+    """
+
+    folder: Path
+    revision: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushed:
+    """What a push did, or with `dry_run` what it would do.
+
+    commit: None before the repository has one.
+    files: what the repository then holds of this model, with sizes in bytes.
+    created: the repository is new; changed: it did not hold these files before.
+    private: as it is on the Hub, which for a repository that was there already may not be what was asked.
+    note: what the user should know besides, or None.
+    """
+
+    url: str
+    repo_id: str
+    commit: str | None
+    files: tuple[tuple[str, int], ...]
+    created: bool
+    changed: bool
+    private: bool
+    note: str | None = None
+
+
+def locate(reference: str | os.PathLike[str] | None = None) -> Path:
+    """The artifact folder that MODEL means.
+
+    In this order: the name of a run, a path (of a run folder or a model folder), a Hub id. A `Run` or
+    any other path object is only ever a path; None is the run that was finished last.
+    Raises ModelError (nothing of that name, a run without a model), HubError and RefusedError as `fetch`.
+    """
+    if reference is None:
+        return runs.latest().model_folder
+    if isinstance(reference, runs.Run):
+        return reference.model_folder
+    run = runs.find(reference) if isinstance(reference, str) else runs.read(Path(reference))
+    if run:
+        return run.model_folder
+    return fetch(reference).folder
+
+
+def fetch(reference: str | os.PathLike[str], *, revision: str | None = None, allow_bin: bool = False) -> Fetched:
+    """A model folder with its weights, screened: a folder as it is, a Hub id through the Hub's cache.
+
+    Of a repository only what is needed comes here: config, tokenizer, one set of weights (safetensors;
+    `.bin` only with `allow_bin` and where there is nothing else), and never code. Where the Hub cannot
+    be reached the cache answers.
+    Raises ModelError (neither a folder nor a Hub id; not a whole model), HubError (not found, gated,
+    no such revision, no network), RefusedError (pickled weights, code from the repository).
+    """
+    name = os.fspath(reference)
+    try:
+        local = Path(name).expanduser()
+        is_folder, exists = local.is_dir(), local.exists()
+    except (OSError, RuntimeError):  # a name too long for a file, a home that nobody has
+        is_folder = exists = False
+    if is_folder:
+        screening.check_config(local)
+        screening.check_weights(local, allow_bin=allow_bin)
+        return Fetched(local, None)
+    if exists:
+        raise ModelError(f"{name} is a file", hint="give the model's folder, not a file in it")
+    if not isinstance(reference, str) or not _is_hub_id(name):
+        raise ModelError(
+            f"there is no model {name!r}: no run, no folder, and not the form of a Hub id", hint=_nearest(name)
+        )
+    snapshot = _fetch_from_hub(name, revision, allow_bin)
+    screening.check_config(snapshot)
+    return Fetched(snapshot, snapshot.name)
+
+
+def push(
+    model: str | os.PathLike[str] | None = None,
+    repo_id: str | None = None,
+    *,
+    public: bool = False,
+    dry_run: bool = False,
+    message: str | None = None,
+) -> Pushed:
+    """Publish a fine-tuned model as `repo_id` (owner/name) on the Hub, in one commit.
+
+    A new repository is private unless `public`; one that exists keeps its visibility. The model card is
+    written for this repository; the folder on disk stays as it is. To push the same model again changes
+    nothing. With `dry_run` nothing is written.
+    Raises UsageError (repo_id), ModelError (no such model, not made by textclf), RefusedError (a file
+    names this machine), HubError (log-in, rights, a repository that holds something else, network).
+    """
+    _check_repo_id(repo_id)
+    assert repo_id is not None
+    artifact = folder.read(locate(model))
+    if artifact.facts is None:
+        raise ModelError(
+            f"{artifact.folder} was not made by textclf: it has no {folder.TEXTCLF}",
+            hint="push a run or its model folder: textclf runs",
+        )
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="textclf", library_version=__version__)
+    logged_in = remote.has_token()
+    info = None
+    if logged_in or not dry_run:
+        _check_rights(remote.ask(api.whoami, about=repo_id), repo_id)
+        info = _existing(api, repo_id)
+    listing = [file.rfilename for file in info.siblings or []] if info else []
+    _check_not_taken(listing, repo_id)
+    repo_id = info.id if info else repo_id  # a repository that was renamed answers with its new name
+    content = _content(artifact, repo_id)
+    done = Pushed(
+        url=f"{remote.endpoint()}/{repo_id}",
+        repo_id=repo_id,
+        commit=info.sha if info else None,
+        files=tuple(
+            (name, len(data) if isinstance(data, bytes) else data.stat().st_size) for name, data in content.items()
+        ),
+        created=info is None,
+        changed=True,
+        private=bool(info.private) if info else not public,
+        note=_note(info, public) if logged_in else "not logged in: a push will need `hf auth login`, or HF_TOKEN",
+    )
+    if dry_run:
+        return done
+    if info is None:
+        remote.ask(lambda: api.create_repo(repo_id, private=not public, exist_ok=True), about=repo_id)
+    try:
+        commit = _commit(api, repo_id, content, listing, message or _message(artifact))
+    except HubError as err:
+        if info is None:
+            left = f"the repository {repo_id} was made and is still empty; the same command fills it"
+            err.hint = f"{err.hint}\n{left}" if err.hint else left
+        raise
+    return dataclasses.replace(done, commit=commit, changed=info is None or commit != info.sha)
+
+
+def _fetch_from_hub(repo_id: str, revision: str | None, allow_bin: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        info = remote.ask(
+            lambda: HfApi().model_info(repo_id, revision=revision, timeout=10), about=repo_id, revision=revision
+        )
+    except HubError as err:
+        if remote.unreachable(err):
+            cached = _cached(repo_id, revision, allow_bin)
+            if cached:
+                return cached
+        if remote.missing(err):
+            err.message = f"there is no model {repo_id!r}: no run, no folder, and {err.message}"
+        err.hint = _nearest(repo_id, otherwise=err.hint)
+        raise
+    listing = [file.rfilename for file in info.siblings or []]
+    if folder.CONFIG not in listing:
+        raise ModelError(
+            f"{repo_id} on the Hub has no {folder.CONFIG}",
+            hint="only models in the format of transformers can be loaded",
+        )
+    weights = screening.check_files(listing, where=f"{repo_id} on the Hub", allow_bin=allow_bin)
+    wanted = [*weights, *(name for name in listing if _matches(name, folder.LOADED))]
+    # Not by commit: the client notes what the branch stood for, and finds it by that note when offline.
+    path = remote.ask(
+        lambda: snapshot_download(repo_id, revision=revision, allow_patterns=[glob.escape(name) for name in wanted]),
+        about=repo_id,
+        revision=revision,
+    )
+    return Path(path)
+
+
+def _cached(repo_id: str, revision: str | None, allow_bin: bool) -> Path | None:
+    """The snapshot that the cache holds, if it is whole."""
+    from huggingface_hub import snapshot_download
+
+    plain = [name for name in folder.LOADED if "*" not in name]
+    try:
+        path = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=plain))
+        weights = screening.check_files([file.name for file in path.iterdir()], where=repo_id, allow_bin=allow_bin)
+        if weights[0].endswith(".json"):
+            shards = set(json.loads((path / weights[0]).read_text(encoding="utf-8"))["weight_map"].values())
+            return path if all((path / name).is_file() for name in shards) else None
+    except (OSError, ModelError):
+        return None
+    return path
+
+
+def _is_hub_id(name: str) -> bool:
+    return (
+        len(name) <= 96
+        and bool(_HUB_ID.fullmatch(name))
+        and "--" not in name
+        and ".." not in name
+        and not name.endswith(".git")
+    )
+
+
+def _nearest(name: str, *, otherwise: str | None = None) -> str | None:
+    """A hint with the run or folder that was probably meant."""
+    path = Path(name)
+    try:
+        beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    except (OSError, ValueError):
+        beside = []
+    run = difflib.get_close_matches(name, [run.name for run in runs.all_runs()], n=1, cutoff=0.7)
+    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.7)
+    if run:
+        return f"did you mean the run {run[0]}?"
+    if near:
+        return f"did you mean the folder {path.with_name(near[0])}?"
+    return otherwise or "give a run (textclf runs), a model folder, or a Hub id such as distilbert-base-uncased"
+
+
+def _check_repo_id(repo_id: str | None) -> None:
+    if repo_id and repo_id.count("/") == 1 and _is_hub_id(repo_id):
+        return
+    raise UsageError(
+        f"{repo_id!r} is not of the form OWNER/NAME" if repo_id else "the name of the repository is missing",
+        hint="OWNER is your user name or organisation on the Hub; NAME has letters, digits, '-', '_' and '.'.\n"
+        "textclf push OWNER/NAME publishes the latest run, textclf push MODEL OWNER/NAME another model",
+    )
+
+
+def _check_rights(account: dict[str, Any], repo_id: str) -> None:
+    role = account.get("auth", {}).get("accessToken", {}).get("role")
+    name = account.get("name", "")
+    if role == "read":
+        raise HubError(
+            f"{repo_id}: the token of {name} may only read",
+            hint="make one that may write (https://huggingface.co/settings/tokens), then `hf auth login` or HF_TOKEN",
+        )
+    owners = [name, *(org.get("name", "") for org in account.get("orgs") or [])]
+    owner = repo_id.partition("/")[0]
+    # A fine-grained token need not list every organisation it may write to: the Hub will judge.
+    if role == "write" and owner.lower() not in [known.lower() for known in owners]:
+        others = f" or {', '.join(owners[1:6])}" if owners[1:] else ""
+        raise HubError(
+            f"{repo_id}: you are {name}, and may not write to what {owner} owns",
+            hint=f"push to {name}/{repo_id.partition('/')[2]}"
+            + (f", or to an organisation of yours:{others[3:]}" if others else ""),
+        )
+
+
+def _existing(api: HfApi, repo_id: str) -> ModelInfo | None:
+    try:
+        return remote.ask(lambda: api.model_info(repo_id, timeout=10), about=repo_id)
+    except HubError as err:
+        if remote.missing(err):
+            return None
+        raise
+
+
+def _check_not_taken(listing: list[str], repo_id: str) -> None:
+    if folder.TEXTCLF in listing or set(listing) <= {".gitattributes", folder.CARD}:
+        return
+    raise HubError(
+        f"{repo_id} holds something else already: {len(listing)} files, and no {folder.TEXTCLF}; nothing was pushed",
+        hint="choose another name, or delete that repository on the Hub first",
+    )
+
+
+def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]:
+    """Every file as it will be on the Hub: weights and vocabulary as they are, JSON without traces of this machine."""
+    content: dict[str, bytes | Path] = {}
+    cleaned: dict[str, Any] = {}
+    for path in sorted(artifact.folder.rglob("*")):
+        name = path.relative_to(artifact.folder).as_posix()
+        if name == folder.CARD or not path.is_file() or not _matches(name, folder.PUBLISHED):
+            continue
+        content[name] = path
+        if name in (folder.CONFIG, folder.TOKENIZER_CONFIG, folder.TEXTCLF, "special_tokens_map.json"):
+            document = json.loads(path.read_text(encoding="utf-8"))
+            cleaned[name] = screening.without_traces(document, where=name, keep=artifact.label_set.names)
+            if cleaned[name] != document:
+                content[name] = (json.dumps(cleaned[name], ensure_ascii=False, indent=2) + "\n").encode()
+    facts = folder.facts_of(cleaned[folder.TEXTCLF], where=folder.TEXTCLF)
+    clean = dataclasses.replace(artifact, config=cleaned[folder.CONFIG], facts=facts)
+    return {folder.CARD: card.render(clean, repo_id=repo_id).encode(), **content}
+
+
+def _commit(api: HfApi, repo_id: str, content: dict[str, bytes | Path], listing: list[str], message: str) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    additions = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=data if isinstance(data, bytes) else str(data))
+        for name, data in content.items()
+    ]
+    # What an earlier push left and this model has not: a shard, a vocabulary. Files of other kinds are the owner's.
+    stale = [name for name in listing if name not in content and _matches(name, folder.PUBLISHED)]
+    deletions = [CommitOperationDelete(path_in_repo=name, is_folder=False) for name in stale]
+    commit = remote.ask(
+        lambda: api.create_commit(repo_id, [*additions, *deletions], commit_message=message), about=repo_id
+    )
+    return str(commit.oid)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    # fnmatch's * crosses slashes: without the count, onnx/x.model would pass for x.model.
+    return any(name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _note(info: ModelInfo | None, public: bool) -> str | None:
+    if info is None or bool(info.private) != public:
+        return None
+    now, asked = ("private", "public") if info.private else ("public", "private")
+    return f"{info.id} exists and stays {now}; to make it {asked}, use its settings page on the Hub"
+
+
+def _message(artifact: folder.Artifact) -> str:
+    assert artifact.facts is not None
+    dataset = screening.last_part(artifact.facts.dataset or "") or "own data"
+    base = screening.last_part(artifact.facts.base_model or "") or "a classifier"
+    return f"{base} fine-tuned on {dataset}, by textclf {__version__}"

@@ -1,0 +1,223 @@
+"""The run folder: its name, its state, and finding it again."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from textclf import atomic, paths
+from textclf.errors import BusyError, ModelError, ResourceError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+STATE = "run.json"
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+MODEL = "model"
+CHECKPOINTS = "checkpoints"
+EVALUATIONS = "eval"
+LOCK = ".lock"
+
+State = Literal["new", "running", "paused", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning on disk.
+
+    document: run.json as it stands: `state`, `started` and `updated` (ISO 8601, UTC), `dataset`, `model`,
+        `fingerprint`, `environment`, `step`, `steps`, `metrics` (split -> name -> value), `message`.
+    """
+
+    folder: Path
+    document: dict[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def state(self) -> State:
+        return self.document.get("state", "failed")  # type: ignore[no-any-return]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Split name -> metric name -> value, of the finished model; empty before that."""
+        return self.document.get("metrics") or {}
+
+    @property
+    def model_folder(self) -> Path:
+        """The artifact. Raises ModelError while the run has none."""
+        folder = self.folder / MODEL
+        if not folder.is_dir():
+            raise ModelError(
+                f"run {self.name} has no model yet: it is {self.state}",
+                hint="finish it by giving the same `textclf finetune` command again",
+            )
+        return folder
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved RunConfig as nested values. Raises ModelError where it cannot be read."""
+        try:
+            document = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as err:
+            raise ModelError(f"run {self.name}: its {CONFIG} cannot be read: {err}") from err
+        return document if isinstance(document, dict) else {}
+
+    def update(self, **changes: Any) -> Run:
+        """Write run.json with these changes, and give the run as it then stands."""
+        document = {**self.document, **changes, "updated": _now()}
+        atomic.write_json(self.folder / STATE, document)
+        return Run(self.folder, document)
+
+
+def create(folder: Path, request: dict[str, Any]) -> Run:
+    """Make a run folder for a config as it was asked for. Raises UsageError where the folder holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"{folder} holds something else already; nothing was written",
+            hint="give another folder with --out, or empty this one",
+        )
+    atomic.write_json(folder / CONFIG, request)
+    return Run(folder, {"state": "new", "started": _now()}).update(request=request)
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Keep other processes out of a run while the block works. Raises BusyError naming the one that is in.
+
+    A kernel lock, so that a process that dies leaves none behind; on Windows, which has no flock, nothing is locked.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(run.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            owner = os.read(handle, 200).decode("utf-8", "replace")
+            raise BusyError(
+                f"run {run.name} is being worked on by another process ({owner})",
+                hint="wait for it, or choose another --out",
+            ) from err
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def read(folder: Path) -> Run | None:
+    """The run in a folder, or None where there is none."""
+    try:
+        document = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return Run(folder, document) if isinstance(document, dict) else None
+
+
+def all_runs() -> list[Run]:
+    """The runs in the user's runs folder, newest first."""
+    folder = paths.runs_dir()
+    children = [child for child in folder.iterdir() if not child.name.startswith(".")] if folder.is_dir() else []
+    found = [run for child in children if (run := read(child))]
+    return sorted(found, key=lambda run: (str(run.document.get("started")), run.name), reverse=True)
+
+
+def find(reference: str) -> Run | None:
+    """The run of this name in the runs folder, or the run folder at this path; None where there is none."""
+    is_name = Path(reference).name == reference and reference not in ("", "..")
+    if is_name and (run := read(paths.runs_dir() / reference)):
+        return run
+    return read(Path(reference))
+
+
+def named(reference: str) -> Run:
+    """As `find`. Raises ModelError with the nearest name where there is no such run."""
+    run = find(reference)
+    if run is None:
+        known = [run.name for run in all_runs()]
+        close = difflib.get_close_matches(reference, known, n=1, cutoff=0.5)
+        hint = (
+            f"did you mean {close[0]}?"
+            if close
+            else "textclf runs lists those there are"
+            if known
+            else "there are no runs yet"
+        )
+        raise ModelError(f"there is no run {reference!r}", hint=hint)
+    return run
+
+
+def latest() -> Run:
+    """The run that was finished last. Raises ModelError where there is none."""
+    done = [run for run in all_runs() if run.state == "done"]
+    if not done:
+        raise ModelError(
+            "there is no finished run yet",
+            hint="make one: textclf finetune --model distilbert-base-uncased --dataset banking77",
+        )
+    return max(done, key=lambda run: str(run.document.get("updated")))
+
+
+def size(run: Run) -> int:
+    """Bytes that a run takes on disk."""
+    total = 0
+    for parent, _, files in os.walk(run.folder):
+        for name in files:
+            with suppress(OSError):  # a file of a run that is at work may go while we count
+                total += Path(parent, name).lstat().st_size
+    return total
+
+
+def is_busy(run: Run) -> bool:
+    """Whether a process works in the run now. False on Windows, where nothing is locked."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(run.folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def remove(run: Run) -> None:
+    """Delete a run with its checkpoints and model. Raises BusyError while a process works in it, ResourceError."""
+    try:
+        with locked(run):
+            # Out of sight in one step: a removal that is cut short leaves no half run under the name.
+            doomed = run.folder.with_name(f".{run.folder.name}.{os.getpid()}.removed")
+            run.folder.rename(doomed)
+            shutil.rmtree(doomed)
+    except OSError as err:
+        raise ResourceError(
+            f"run {run.name} cannot be removed whole: {err.strerror} ({err.filename})",
+            hint="check who owns the folder, and delete what is left by hand",
+        ) from err
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
