@@ -1,0 +1,109 @@
+"""Which device and number format the machine at hand is best served with, and why."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from textclf.errors import ResourceError, UsageError
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the network runs and in which precision its forward and backward pass are computed.
+
+    precision: fp32, bf16 or fp16; weights and optimizer are always fp32.
+    reason: one line for the user.
+    """
+
+    torch_device: torch.device
+    precision: str
+    reason: str
+
+    @property
+    def kind(self) -> str:
+        """cpu, cuda or mps."""
+        return self.torch_device.type
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The mixed-precision context of a forward pass; does nothing in fp32."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.kind, dtype=_DTYPES[self.precision])
+
+    def peak_memory(self) -> int | None:
+        """Bytes at most held so far: of the device on CUDA, of the process on the CPU; None where unknown."""
+        if self.kind == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.torch_device))
+        if self.kind == "mps":
+            return int(torch.mps.driver_allocated_memory())
+        try:
+            import resource
+            import sys
+        except ImportError:  # Windows
+            return None
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(wanted: str = "auto", precision: str = "auto") -> Device:
+    """Pick CUDA, MPS or CPU, and the precision of training on it.
+
+    Raises UsageError for a name that is no device, ResourceError for one that this machine lacks.
+    """
+    device, why_device = _pick_kind(wanted)
+    chosen, why_precision = _pick_precision(device, precision)
+    return Device(device, chosen, f"{_describe(device)} ({why_device}), {chosen} ({why_precision})")
+
+
+def _pick_kind(wanted: str) -> tuple[torch.device, str]:
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device()), "a CUDA device is there"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "Apple's MPS is there"
+        return torch.device("cpu"), "no CUDA or MPS device was found"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as err:
+        raise UsageError(f"device {wanted!r} is not known", hint="use auto, cpu, mps, cuda or cuda:N") from err
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(
+            f"device {wanted}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use",
+            hint="check `nvidia-smi`, and that torch was installed with CUDA; --device cpu always works",
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ResourceError("device mps: torch finds no Apple GPU here", hint="--device cpu always works")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device {wanted!r} is not supported", hint="use auto, cpu, mps, cuda or cuda:N")
+    return device, "as asked"
+
+
+def _pick_precision(device: torch.device, wanted: str) -> tuple[str, str]:
+    if wanted != "auto":
+        return wanted, "as asked"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "the GPU computes it natively"
+        return "fp16", "the GPU has no bf16; gradients are scaled"
+    if device.type == "cpu" and _cpu_has_bf16():
+        return "bf16", "the CPU computes it natively"
+    return "fp32", "bf16 is not native here"
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for bf16 matrices: emulated, it would be slower than fp32."""
+    # Older torch cannot tell; fp32 is right everywhere.
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "amx", "bf16"))
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}"
+    return {"cpu": f"CPU, {torch.get_num_threads()} threads", "mps": "Apple GPU (MPS)"}[device.type]

@@ -1,0 +1,43 @@
+"""Encoded texts to logits: the one forward loop outside training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from textclf.data.batching import collate, scoring_batches
+from textclf.data.encoding import Encoded
+from textclf.model.classifier import Classifier
+
+MAX_TOKENS = 16384
+"""Padded tokens per forward pass. Without gradients this is small even for large models."""
+
+
+def score(
+    classifier: Classifier,
+    encoded: Encoded,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    on_progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Logits of every text in the order of the input: (rows, num_labels) float32, computed in fp32.
+
+    on_progress: called with the number of texts done so far. Leaves the classifier in the mode it was in.
+    """
+    logits_NC = np.zeros((len(encoded), len(classifier.label_set)), dtype=np.float32)
+    was_training = classifier.training
+    classifier.eval()
+    done = 0
+    try:
+        with torch.inference_mode():
+            for rows in scoring_batches(encoded.lengths, max_tokens=max_tokens):
+                batch = collate(encoded, rows, pad_id=classifier.pad_id)
+                logits_NC[rows] = classifier(batch).float().cpu().numpy()
+                done += len(rows)
+                if on_progress is not None:
+                    on_progress(done)
+    finally:
+        classifier.train(was_training)
+    return logits_NC

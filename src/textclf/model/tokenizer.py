@@ -1,0 +1,52 @@
+"""The tokenizer of a pretrained model: loaded by transformers, used through its Rust core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from textclf.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model folder, with a pad token, padding on the right, special literals read as text.
+
+    Raises ModelError where there is none, or none with a Rust core.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as err:
+        raise ModelError(
+            f"{folder}: no tokenizer that can be read: {_first_line(err)}",
+            hint="a model needs tokenizer.json (or vocab.txt, or a sentencepiece model) beside its weights",
+        ) from err
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{folder}: its tokenizer ({type(tokenizer).__name__}) has no fast form",
+            hint="save it as tokenizer.json with transformers, and give that folder",
+        )
+    if tokenizer.pad_token is None:
+        # A decoder's pad is never attended to, so any token will do; eos is what its kin use.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+    if tokenizer.pad_token is None:
+        raise ModelError(f"{folder}: the tokenizer has neither a pad token nor one to stand in for it")
+    tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "right"
+    tokenizer.split_special_tokens = True
+    return tokenizer
+
+
+def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """The Rust tokenizer, as `Tokenizer.from_file(tokenizer.json)` would give it."""
+    return tokenizer.backend_tokenizer  # type: ignore[attr-defined, no-any-return]
+
+
+def _first_line(err: BaseException) -> str:
+    return str(err).strip().split("\n", 1)[0]

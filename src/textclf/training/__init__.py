@@ -1,0 +1,1 @@
+"""Learning: from prepared data and a config to a run folder with an artifact."""

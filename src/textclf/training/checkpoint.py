@@ -1,0 +1,130 @@
+"""The whole state of a run, saved so that it goes on as if it had never stopped. safetensors and JSON only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.optim import Optimizer
+
+from textclf import atomic
+from textclf.errors import ModelError
+from textclf.model.classifier import Classifier
+
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all that is not a tensor.
+
+    step: optimizer steps done. evaluated_step: when validation was last scored. loss: mean of the last steps,
+    whose own are in `recent`.
+    seconds: training time so far, over all sittings. best_score: higher is
+    better, of the checkpoint at best_step. stale: evaluations since then. scaler: of fp16, or None.
+    The order of texts and the random numbers of a step follow from the seed and the step alone.
+    """
+
+    step: int = 0
+    evaluated_step: int = 0
+    loss: float = 0.0
+    recent: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    best_score: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+    stopped_early: str | None = None
+    finished: bool = False
+    scaler: dict[str, Any] | None = None
+
+
+def save(folder: Path, progress: Progress, classifier: Classifier, optimizer: Optimizer) -> None:
+    """Write `step-N` under `folder`, then delete all but the newest two and the best."""
+    with atomic.new_folder(folder / f"step-{progress.step}", manifest=True) as draft:
+        weights = {name: tensor.contiguous() for name, tensor in _weights(classifier).items()}
+        _write(weights, draft / WEIGHTS)
+        _write(_optimizer_tensors(classifier, optimizer), draft / OPTIMIZER)
+        atomic.write_json(draft / STATE, asdict(progress))
+    steps = _steps(folder)
+    for step in steps[:-2]:
+        if step != progress.best_step:
+            shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is whole, and a line for each newer one that is not."""
+    damaged: list[str] = []
+    for step in reversed(_steps(folder)):
+        path = folder / f"step-{step}"
+        problem = atomic.verify(path)
+        if problem is None:
+            return path, damaged
+        damaged.append(f"checkpoint {path.name} is damaged ({problem}) and was passed over")
+    return None, damaged
+
+
+def load(path: Path, classifier: Classifier, optimizer: Optimizer) -> Progress:
+    """Put the state of a checkpoint into the classifier and the optimizer. Raises ModelError if it does not fit."""
+    progress = load_weights(path, classifier)
+    try:
+        tensors = load_file(path / OPTIMIZER)
+        names = {parameter: name for name, parameter in classifier.named_parameters()}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                prefix = names[parameter] + "/"
+                state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+                if state:
+                    # AdamW counts its steps in a tensor on the CPU, or beside the parameter when fused on CUDA.
+                    optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+    except (SafetensorError, OSError, KeyError, RuntimeError) as err:
+        raise ModelError(
+            f"{path}: the checkpoint does not fit this model: {err}", hint="start anew with --overwrite"
+        ) from err
+    return progress
+
+
+def load_weights(path: Path, classifier: Classifier) -> Progress:
+    """Put only the weights of a checkpoint into the classifier."""
+    try:
+        classifier.load_state_dict(load_file(path / WEIGHTS), strict=False)
+        return Progress(**json.loads((path / STATE).read_text(encoding="utf-8")))
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as err:
+        raise ModelError(
+            f"{path}: the checkpoint does not fit this model: {err}", hint="start anew with --overwrite"
+        ) from err
+
+
+def _steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    names = (child.name.removeprefix("step-") for child in folder.iterdir() if child.name.startswith("step-"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _weights(classifier: Classifier) -> dict[str, torch.Tensor]:
+    # Tied weights are one tensor under two names; safetensors takes each tensor once.
+    parameters = dict(classifier.named_parameters(remove_duplicate=True))
+    buffers = {name: buffer for name, buffer in classifier.state_dict().items() if name not in parameters}
+    seen = {parameter.data_ptr() for parameter in parameters.values()}
+    return {**parameters, **{name: buffer for name, buffer in buffers.items() if buffer.data_ptr() not in seen}}
+
+
+def _optimizer_tensors(classifier: Classifier, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}/{key}": value
+        for name, parameter in classifier.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file({name: tensor.detach() for name, tensor in tensors.items()}, path)

@@ -1,0 +1,119 @@
+"""What a run would take, found by trying: the dry run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from textclf.config import RunConfig
+from textclf.data.batching import collate, epoch_steps, micro_batches, padding_waste
+from textclf.training.events import Observer, ignore
+from textclf.training.finetuning import Workbench, assemble, make_learning
+from textclf.training.optim import make_optimizer, set_rate
+
+TRIAL_SECONDS = 10.0
+"""Real steps are timed for about this long, after the largest one was tried for its memory."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to take.
+
+    rows: split -> texts. tokens: real tokens of one epoch. padding_waste: share of computed tokens that is
+    padding. seconds: of all steps and evaluations. memory: bytes at most, of the device on CUDA, of the
+    whole process on a CPU; None where it cannot be told. disk: bytes of checkpoints and model.
+    """
+
+    rows: dict[str, int]
+    labels: int
+    parameters: int
+    max_length: int
+    tokens: int
+    padding_waste: float
+    epochs: float
+    steps: int
+    micro_batches: int
+    seconds: float
+    memory: int | None
+    disk: int
+    device: str
+    config: Mapping[str, Any]
+
+
+def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
+    """Prepare data and model as `finetune` would, take a few real steps that are thrown away, and extrapolate.
+
+    Nothing is written but the prepared data in the cache. Raises what `finetune` raises before training.
+    """
+    from textclf.config import as_dict
+
+    bench = assemble(request, on_event)
+    plan, train = bench.plan, bench.encoded["train"]
+    config = plan.config
+    order = epoch_steps(train.lengths, batch_size=config.batch_size, seed=config.seed, epoch=0)
+    cuts = [
+        micro_batches(rows, train.lengths, max_tokens=config.micro_batch_tokens, max_rows=config.micro_batch_size)
+        for rows in order
+    ]
+    tokens_per_second = _try(bench, order)
+    padded = sum(int(train.lengths[cut].max()) * len(cut) for step in cuts for cut in step)
+    evaluations = -(-plan.steps // plan.eval_every)
+    # A forward pass is a third of a step's work.
+    scored = evaluations * bench.encoded["validation"].lengths.sum() + sum(
+        bench.encoded[split].lengths.sum() for split in ("validation", "test") if split in bench.encoded
+    )
+    seconds = (padded * plan.steps / plan.steps_per_epoch + scored / 3) / tokens_per_second
+    parameters = sum(parameter.numel() for parameter in bench.classifier.parameters())
+    return Estimate(
+        rows=dict(bench.prepared.splits),
+        labels=len(bench.prepared.label_set),
+        parameters=parameters,
+        max_length=bench.max_length,
+        tokens=int(train.lengths.sum()),
+        padding_waste=padding_waste(order, train.lengths, max_tokens=config.micro_batch_tokens),
+        epochs=plan.steps / plan.steps_per_epoch,
+        steps=plan.steps,
+        micro_batches=sum(map(len, cuts)),
+        seconds=float(seconds),
+        memory=bench.device.peak_memory(),
+        # Weights and two moments in fp32, for two checkpoints and the best; then the model itself.
+        disk=4 * parameters * (3 * 3 + 1),
+        device=bench.device.reason,
+        config=as_dict(bench.config),
+    )
+
+
+def _try(bench: Workbench, order: list[np.ndarray]) -> float:
+    """Padded tokens per second over real steps; the largest step first, so that the peak of memory is seen."""
+    config, train = bench.plan.config, bench.encoded["train"]
+    learning = make_learning(bench)
+    optimizer = make_optimizer(bench.classifier, config)
+    set_rate(optimizer, 0.0)
+    targets = torch.from_numpy(learning.targets).to(bench.device.torch_device)
+    bench.classifier.train()
+    largest = max(order, key=lambda rows: int(train.lengths[rows].max()))
+    spread = [order[index] for index in np.linspace(0, len(order) - 1, min(len(order), 50)).astype(int)]
+    started, tokens = 0.0, 0
+    # The first two steps also pay for memory and kernels that later ones find ready.
+    for number, rows in enumerate([largest, *spread]):
+        if number == 2 or (number == 1 and len(spread) == 1):
+            started, tokens = time.monotonic(), 0
+        for cut in micro_batches(
+            rows, train.lengths, max_tokens=config.micro_batch_tokens, max_rows=config.micro_batch_size
+        ):
+            with bench.device.autocast():
+                logits = bench.classifier(collate(train, cut, pad_id=bench.classifier.pad_id))
+            loss = learning.loss(logits, targets[torch.from_numpy(cut).to(bench.device.torch_device)]).sum()
+            loss.backward()
+            tokens += int(train.lengths[cut].max()) * len(cut)
+        float(loss)  # waits for the device
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if number > 3 and time.monotonic() - started > TRIAL_SECONDS:
+            break
+    return tokens / max(time.monotonic() - started, 1e-9)

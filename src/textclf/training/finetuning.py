@@ -1,0 +1,420 @@
+"""finetune(): prepared data and a config to a run folder with an artifact."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import platform
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import PreTrainedTokenizerBase
+
+import textclf
+from textclf import atomic, paths
+from textclf.artifact import card, folder, hub, runs
+from textclf.artifact.folder import Facts
+from textclf.artifact.runs import Run
+from textclf.config import RunConfig, as_dict, build, by_field, check_complete
+from textclf.data.encoding import Encoded, encode
+from textclf.data.preparation import Prepared, prepare
+from textclf.data.rows import Rows
+from textclf.errors import InterruptedRun, ModelError, TextclfError, UsageError
+from textclf.metrics import Metrics, measure
+from textclf.model.classifier import Classifier
+from textclf.model.device import Device, pick_device
+from textclf.model.losses import balanced_weights, make_loss
+from textclf.model.scoring import score
+from textclf.model.tokenizer import backend, load_tokenizer
+from textclf.training import checkpoint
+from textclf.training.events import Notice, Observer, Phase, ignore
+from textclf.training.loop import Learning, fit
+from textclf.training.plan import Plan, make_plan
+from textclf.training.trackers import JsonlTracker
+
+DEFAULT_LENGTH = 512
+"""Tokens that a model reads at most unless asked for more: attention's cost grows with the square."""
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """All that a training needs, before its first step."""
+
+    config: RunConfig
+    prepared: Prepared
+    tokenizer: PreTrainedTokenizerBase
+    base: hub.Fetched
+    base_name: str
+    encoded: dict[str, Encoded]
+    targets: dict[str, np.ndarray]
+    classifier: Classifier
+    device: Device
+    plan: Plan
+    max_length: int
+
+
+def finetune(
+    model: str | Path | None = None,
+    dataset: str | Path | None = None,
+    *,
+    config: RunConfig | Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    on_event: Observer = ignore,
+    **settings: Any,
+) -> Run:
+    """Fine-tune a pretrained model on labelled text.
+
+    model: Hub id or folder of the pretrained model. dataset: catalog name, file, folder or Hub id.
+    config: a RunConfig or nested mapping; `settings` are its fields by name (`epochs=3`) and win over it.
+    out: the run folder; None makes one in the runs folder, named after data set, model and config.
+    overwrite: delete what an earlier run left there. Without it the same call resumes an unfinished run and
+        returns a finished one as it is.
+
+    Returns the finished Run. Raises the kinds of TextclfError: DataError, ModelError, HubError,
+    DivergedError, ResourceError; ConfigError for settings; InterruptedRun after SIGINT or SIGTERM, when a
+    checkpoint was written.
+    """
+    request = resolve(model, dataset, config=config, **settings)
+    run_folder = Path(out).expanduser().absolute() if out is not None else paths.runs_dir() / run_name(request)
+    run = _open(run_folder, request, overwrite=overwrite)
+    if run.state == "done":
+        on_event(Notice(f"run {run.name} is finished already; --overwrite trains anew"))
+        return run
+    with runs.locked(run):
+        try:
+            return _train(run, request, on_event)
+        except InterruptedRun:  # not a failure: the run is paused
+            raise
+        except TextclfError as err:
+            run.update(state="failed", message=err.message)
+            raise
+
+
+def resolve(
+    model: str | Path | None,
+    dataset: str | Path | None,
+    *,
+    config: RunConfig | Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> RunConfig:
+    """One RunConfig out of the arguments of `finetune`. Raises UsageError without model or data set."""
+    base = as_dict(config) if isinstance(config, RunConfig) else dict(config or {})
+    named = {
+        "model": {"name": str(model)} if model is not None else {},
+        "data": {"dataset": str(dataset)} if dataset is not None else {},
+    }
+    merged = build(base, named, by_field(settings))
+    check_complete(merged)
+    assert merged.data.dataset is not None and merged.model.name is not None
+    # Absolute, so that the same command from another folder is not taken for the same run.
+    return replace(
+        merged,
+        data=replace(merged.data, dataset=_absolute(merged.data.dataset)),
+        model=replace(merged.model, name=_absolute(merged.model.name)),
+    )
+
+
+def run_name(config: RunConfig) -> str:
+    """A name that is the same for the same config: data set, model, six hex digits."""
+    digest = hashlib.sha256(json.dumps(as_dict(config), sort_keys=True).encode()).hexdigest()[:6]
+    return f"{paths.slug(_short(config.data.dataset))[:40]}-{paths.slug(_short(config.model.name))[:40]}-{digest}"
+
+
+def assemble(config: RunConfig, observe: Observer) -> Workbench:
+    """Prepare the data, load the model, encode, and choose what the config left open."""
+    device = pick_device(config.train.device, config.train.precision)
+    prepared = prepare(config.data)
+    base_name = _short(config.model.name)
+    assert config.model.name is not None
+    base = hub.fetch(config.model.name, revision=config.model.revision, allow_bin=config.model.allow_bin)
+    tokenizer = load_tokenizer(base.folder)
+    torch.manual_seed(config.train.seed)
+    classifier = Classifier.from_pretrained(
+        base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin
+    )
+    if config.train.gradient_checkpointing:
+        classifier.checkpoint_activations()
+    limit = _length_limit(classifier, tokenizer)
+    wanted = config.model.max_length
+    if wanted is not None and wanted > limit:
+        raise UsageError(f"model.max_length is {wanted}; {base_name} reads at most {limit} tokens")
+    rows = {split: prepared.rows(split) for split in prepared.splits}
+    train = _encode(rows["train"], tokenizer, wanted or min(limit, DEFAULT_LENGTH), "train", observe)
+    max_length = wanted or _choose_max_length(train.lengths, min(limit, DEFAULT_LENGTH))
+    if max_length < train.lengths.max():
+        train = _encode(rows["train"], tokenizer, max_length, "train", observe)
+    encoded = {"train": train} | {
+        split: _encode(rows[split], tokenizer, max_length, split, observe) for split in rows if split != "train"
+    }
+    targets = {
+        split: prepared.label_set.targets(label for label in part.labels if label is not None)
+        for split, part in rows.items()
+    }
+    plan = make_plan(config.train, rows=len(train), width=classifier.width)
+    dropped = [f"left out {one.rows:,} rows of {one.split}: {one.reason}" for one in prepared.dropped]
+    found = [f"note: {one.message}" for one in prepared.findings]
+    cut = f"{train.truncated.mean():.1%} of the training texts are longer and lose their end"
+    for message in (
+        *dropped,
+        *found,
+        f"device: {device.reason}",
+        f"max_length {max_length} tokens: {cut}",
+        *plan.reasons,
+    ):
+        observe(Notice(message))
+    return Workbench(
+        config=replace(config, train=plan.config, model=replace(config.model, max_length=max_length)),
+        prepared=prepared,
+        tokenizer=tokenizer,
+        base=base,
+        base_name=base_name,
+        encoded=encoded,
+        targets=targets,
+        classifier=classifier.to(device.torch_device),
+        device=device,
+        plan=plan,
+        max_length=max_length,
+    )
+
+
+def make_learning(bench: Workbench) -> Learning:
+    """What the loop learns from: the training texts, the loss, and how validation is scored."""
+    train = bench.config.train
+    counts_C = np.bincount(bench.targets["train"], minlength=len(bench.prepared.label_set))
+    weights_C = balanced_weights(counts_C) if train.class_weights == "balanced" else None
+    return Learning(
+        encoded=bench.encoded["train"],
+        targets=bench.targets["train"],
+        validate=lambda: _measure(bench, "validation"),
+        loss=make_loss(weights_C=weights_C, label_smoothing=train.label_smoothing),
+    )
+
+
+def _train(run: Run, request: RunConfig, observe: Observer) -> Run:
+    bench = assemble(request, observe)
+    if run.document.get("fingerprint") not in (None, bench.prepared.fingerprint):
+        raise ModelError(
+            f"the data has changed since run {run.name} began; its checkpoints were learnt from other rows",
+            hint="--overwrite starts anew with the data as it is now",
+        )
+    resume, damaged = checkpoint.newest(run.folder / runs.CHECKPOINTS)
+    for message in damaged:
+        observe(Notice(message))
+    if resume is not None:
+        observe(Notice(f"going on from {resume.name}"))
+    atomic.write_json(run.folder / runs.CONFIG, as_dict(bench.config))
+    run = run.update(
+        state="running",
+        message=None,
+        dataset=bench.prepared.name,
+        model=bench.base_name,
+        fingerprint=bench.prepared.fingerprint,
+        prepared=str(bench.prepared.folder),
+        environment=_environment(bench.device),
+        steps=bench.plan.steps,
+    )
+    resume_at = int(resume.name.removeprefix("step-")) if resume else 0
+    with _signals() as caught, JsonlTracker(run.folder / runs.METRICS, resume_at=resume_at) as tracker:
+        progress = fit(
+            bench.classifier,
+            make_learning(bench),
+            bench.plan,
+            bench.device,
+            checkpoints=run.folder / runs.CHECKPOINTS,
+            tracker=tracker,
+            observe=observe,
+            should_stop=lambda: bool(caught),
+            resume=resume,
+        )
+    if not progress.finished:
+        run.update(state="paused", step=progress.step)
+        raise InterruptedRun(
+            f"stopped by {caught[0].name} after step {progress.step} of {bench.plan.steps}; kept: step-{progress.step}",
+            hint="the same command goes on from there",
+            signal_number=caught[0],
+        )
+    return _finish(run, bench, progress, observe)
+
+
+def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: Observer) -> Run:
+    """Score the best weights, write the artifact, and close the run."""
+    measured: dict[str, Metrics] = {}
+    for split in ("validation", "test"):
+        if split in bench.encoded:
+            measured[split] = _measure(bench, split, observe)
+    observe(
+        Notice(
+            f"the best {bench.config.train.metric} on validation was at step {progress.best_step} of {progress.step}"
+        )
+    )
+    gap = _split_gap(measured)
+    if gap:
+        observe(Notice(gap))
+    metrics = {split: one.as_dict() for split, one in measured.items()}
+    with atomic.new_folder(run.folder / runs.MODEL) as draft:
+        bench.classifier.save(draft)
+        bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
+        bench.tokenizer.save_pretrained(draft)
+        folder.write_facts(draft, _facts(bench, metrics))
+        (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
+    run = run.update(
+        state="done",
+        step=progress.step,
+        best_step=progress.best_step,
+        stopped_early=progress.stopped_early,
+        seconds=round(progress.seconds, 1),
+        metrics=metrics,
+        notes=[gap] if gap else [],
+    )
+    # A finished run is not resumed; its checkpoints are three times the size of the model.
+    shutil.rmtree(run.folder / runs.CHECKPOINTS, ignore_errors=True)
+    return run
+
+
+def _measure(bench: Workbench, split: str, observe: Observer = ignore) -> Metrics:
+    total = len(bench.encoded[split])
+    logits_NC = score(
+        bench.classifier, bench.encoded[split], on_progress=lambda done: observe(Phase(f"score {split}", done, total))
+    )
+    label_set = bench.prepared.label_set
+    return measure(bench.targets[split], label_set.probabilities(logits_NC), label_set)
+
+
+def _split_gap(measured: Mapping[str, Metrics]) -> str | None:
+    """A sentence where validation and test differ by more than chance would make them."""
+    if "validation" not in measured or "test" not in measured:
+        return None
+    validation, test = measured["validation"], measured["test"]
+    pooled = (validation.accuracy * validation.rows + test.accuracy * test.rows) / (validation.rows + test.rows)
+    deviation = math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / validation.rows + 1 / test.rows))
+    if abs(validation.accuracy - test.accuracy) < 4 * deviation:
+        return None
+    worse = "below" if test.accuracy < validation.accuracy else "above"
+    return (
+        f"test accuracy ({test.accuracy:.3f}) is far {worse} validation ({validation.accuracy:.3f}): "
+        "train and test differ, so trust neither for texts of a third kind"
+    )
+
+
+def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
+    prepared, config = bench.prepared, as_dict(bench.config)
+    config["data"]["dataset"] = prepared.name
+    config["model"]["name"] = bench.base_name
+    return Facts(
+        max_length=bench.max_length,
+        base_model=bench.base_name,
+        base_revision=bench.base.revision,
+        dataset=prepared.name,
+        dataset_id=prepared.repository,
+        dataset_revision=prepared.revision,
+        fingerprint=prepared.fingerprint,
+        splits=dict(prepared.splits),
+        label_counts=dict(prepared.label_counts["train"]),
+        metrics=metrics,
+        config=config,
+        environment=_environment(bench.device),
+    )
+
+
+def _environment(device: Device) -> dict[str, str]:
+    return {
+        "textclf": textclf.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": device.kind,
+        "precision": device.precision,
+    }
+
+
+def _open(run_folder: Path, request: RunConfig, *, overwrite: bool) -> Run:
+    """The run in this folder, made new where there is none. Raises UsageError where it is another run's."""
+    run = runs.read(run_folder)
+    if run is not None and overwrite:
+        runs.remove(run)
+        run = None
+    wanted = as_dict(request)
+    if run is None:
+        return runs.create(run_folder, wanted)
+    differences = [
+        f"{section}.{key} was {run.document.get('request', {}).get(section, {}).get(key)!r}, now {value!r}"
+        for section, values in wanted.items()
+        for key, value in values.items()
+        if run.document.get("request", {}).get(section, {}).get(key) != value
+    ]
+    if differences:
+        raise ModelError(
+            f"{run_folder} holds a run with other settings: {'; '.join(differences[:5])}",
+            hint="give another --out, or --overwrite to delete that run",
+        )
+    return run
+
+
+def _encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, split: str, observe: Observer) -> Encoded:
+    texts = rows.texts
+    return encode(
+        texts,
+        backend(tokenizer),
+        max_length=max_length,
+        on_progress=lambda done: observe(Phase(f"tokenise {split}", done, len(texts))),
+    )
+
+
+def _length_limit(classifier: Classifier, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that the model can take at most."""
+    return min(int(tokenizer.model_max_length), classifier.positions)
+
+
+def _choose_max_length(lengths_N: np.ndarray, limit: int) -> int:
+    """The first of 64, 128, 256, 512 tokens that 99 % of the texts fit in, at most `limit`.
+
+    Room above the longest text seen costs nothing, as batches are padded to their own longest text only.
+    """
+    needed = float(np.percentile(lengths_N, 99))
+    return next((size for size in (64, 128, 256) if needed <= size and size < limit), limit)
+
+
+def _short(reference: str | None) -> str:
+    """How a model or data set is called: a Hub id as it is, a path by its last telling part."""
+    path = Path(reference or "")
+    if not path.is_absolute():
+        return reference or ""
+    named = path.parent if path.name in ("model", "data") else path
+    return named.name.split(".")[0] if path.is_file() else named.name
+
+
+def _absolute(reference: str) -> str:
+    path = Path(reference).expanduser()
+    return str(path.absolute()) if path.exists() else reference
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[signal.Signals]]:
+    """Catch the first SIGINT or SIGTERM into the yielded list; the second ends the process at once."""
+    caught: list[signal.Signals] = []
+
+    def handle(number: int, frame: object) -> None:
+        if caught:
+            raise SystemExit(128 + number)
+        caught.append(signal.Signals(number))
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

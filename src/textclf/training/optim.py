@@ -1,0 +1,54 @@
+"""The optimizer's parameter groups and the course of the learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.optim import AdamW, Optimizer
+
+from textclf.config import TrainConfig
+from textclf.model.classifier import Classifier
+
+
+def make_optimizer(classifier: Classifier, config: TrainConfig) -> AdamW:
+    """AdamW with the head's own rate, and decay on matrices only. `config` has its rates resolved."""
+    assert config.learning_rate is not None and config.head_learning_rate is not None
+    head = classifier.head_parameters()
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in classifier.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name in head, parameter.dim() > 1), []).append(parameter)
+    kind = classifier.device.type
+    return AdamW(
+        [
+            {
+                "params": parameters,
+                "peak_rate": config.head_learning_rate if in_head else config.learning_rate,
+                # Biases and the gains of norms have one dimension; pulling them to zero only hurts.
+                "weight_decay": config.weight_decay if is_matrix else 0.0,
+            }
+            for (in_head, is_matrix), parameters in groups.items()
+        ],
+        lr=config.learning_rate,
+        fused=kind in ("cpu", "cuda"),
+    )
+
+
+def rate_factor(progress: float, *, warmup: float, schedule: str) -> float:
+    """The learning rate as a share of its peak, at `progress` (0 to 1) of the run."""
+    if progress < warmup:
+        return progress / warmup
+    rest = min(1.0, (progress - warmup) / (1 - warmup))
+    if schedule == "linear":
+        return 1 - rest
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * rest))
+    return 1.0
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> float:
+    """Give every group `factor` of its peak rate, and say the backbone's (the lowest)."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_rate"] * factor
+    return float(min(group["lr"] for group in optimizer.param_groups))

@@ -1,0 +1,58 @@
+"""The knobs that the user left open, chosen from the data and the model, with the reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from textclf.config import TrainConfig
+
+STEPS_WANTED = 1000
+"""Optimizer steps that a fine-tuning with a fresh head wants at least; see docs/explanation/defaults.md."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A TrainConfig without open knobs, and what follows from it.
+
+    steps: optimizer steps of the whole run. reasons: one line per knob that was chosen here.
+    """
+
+    config: TrainConfig
+    steps_per_epoch: int
+    steps: int
+    eval_every: int
+    reasons: tuple[str, ...]
+
+    def epoch_at(self, step: int) -> float:
+        """Passes over train after so many steps."""
+        return step / self.steps_per_epoch
+
+
+def make_plan(config: TrainConfig, *, rows: int, width: int) -> Plan:
+    """Resolve a config for `rows` training texts and a backbone whose hidden states have `width` numbers."""
+    reasons = []
+    steps_per_epoch = math.ceil(rows / config.batch_size)
+    epochs = config.epochs
+    if epochs is None:
+        epochs = float(min(15, max(3, math.ceil(STEPS_WANTED / steps_per_epoch))))
+        reasons.append(
+            f"{epochs:g} epochs: {steps_per_epoch} steps each, about {STEPS_WANTED} are wanted, from 3 to 15 epochs"
+        )
+    steps = max(1, round(epochs * steps_per_epoch))
+    rate = config.learning_rate
+    if rate is None:
+        rate = default_learning_rate(width)
+        reasons.append(f"learning rate {rate:.2g}: for hidden states of width {width}")
+    head_rate = config.head_learning_rate
+    if head_rate is None:
+        head_rate = max(rate, min(10 * rate, 2e-3))
+        reasons.append(f"head's learning rate {head_rate:.2g}: the head starts from nothing")
+    eval_every = config.eval_every or steps_per_epoch
+    resolved = replace(config, epochs=epochs, learning_rate=rate, head_learning_rate=head_rate, eval_every=eval_every)
+    return Plan(resolved, steps_per_epoch, steps, eval_every, tuple(reasons))
+
+
+def default_learning_rate(width: int) -> float:
+    """5e-5 at BERT-base's width of 768, by the square of narrowness 2e-4 at MiniLM's 384; from 1e-5 to 1e-3."""
+    return float(min(1e-3, max(1e-5, 5e-5 * (768 / width) ** 2)))

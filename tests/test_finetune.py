@@ -1,0 +1,422 @@
+"""Fine-tuning: from a file to a model that plain transformers opens; settings that do what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+import textclf
+import tiny_models
+from textclf.artifact.runs import Run
+from textclf.errors import ConfigError, DivergedError, InterruptedRun, ModelError, RefusedError, UsageError
+from textclf.training.events import Evaluated, Event, Notice, StepDone
+
+FAST: dict[str, Any] = {"epochs": 3, "batch_size": 16, "precision": "fp32"}
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.model_folder / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_model_learns_and_opens_with_plain_transformers(tiny_base: Path, tiny_csv: Path) -> None:
+    run = textclf.finetune(tiny_base, tiny_csv, epochs=25, batch_size=8, learning_rate=2e-3, precision="fp32")
+    assert run.state == "done"
+    assert run.metrics["test"]["accuracy"] >= 0.9
+    texts = ["my card is the letter", "refund the charge now please", "x", "", "password " * 100]
+    ours = textclf.load(run)
+    theirs = pipeline("text-classification", model=str(run.model_folder), top_k=None, device="cpu")
+    for text, probs in zip(texts, ours.predict_proba(texts), strict=True):
+        scores = {one["label"]: one["score"] for one in theirs([text], truncation=True)[0]}
+        assert np.allclose([scores[name] for name in ours.classes_], probs, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_every_architecture_is_finetuned_saved_and_reloaded(architecture: str, tmp_path: Path, tiny_csv: Path) -> None:
+    base = tiny_models.pretrained(tmp_path / architecture, architecture)
+    run = textclf.finetune(base, tiny_csv, epochs=0.5, batch_size=16)
+    before = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    after = AutoModelForSequenceClassification.from_pretrained(run.model_folder, dtype=torch.float32)
+    prefix = before.base_model_prefix + "."
+    moved = [
+        not torch.equal(old, new)
+        for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
+        if name.startswith(prefix) and old.dim() > 1
+    ]
+    assert any(moved), "the backbone did not learn"
+    tokenizer = AutoTokenizer.from_pretrained(run.model_folder)
+    texts = ["where is my card", "a", "I want my money back " * 30, "[SEP] in a text"]
+    probs = textclf.load(run).predict_proba(texts)
+    after.eval()
+    for text, row in zip(texts, probs, strict=True):
+        with torch.no_grad():
+            logits = after(**tokenizer(text, return_tensors="pt", truncation=True, max_length=64)).logits
+        if "[SEP]" not in text:
+            assert np.allclose(torch.softmax(logits, -1)[0].numpy(), row, atol=1e-5)
+    assert after.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert after.config.problem_type == "single_label_classification"
+    assert after.config.pad_token_id is not None
+
+
+def test_the_artifact_says_nothing_of_this_machine(tiny_base: Path, tiny_csv: Path, home: Path) -> None:
+    run = textclf.finetune(tiny_base, tiny_csv, **FAST)
+    for path in run.model_folder.iterdir():
+        if path.suffix in (".json", ".md"):
+            text = path.read_text()
+            for secret in (str(home), str(tiny_base), str(tiny_csv), os.uname().nodename, "is_local"):
+                assert secret not in text, (path.name, secret)
+
+
+def test_resume_is_bit_identical_after_a_signal(tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+    settings = {**FAST, "eval_every": 4}
+    unbroken = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "unbroken", **settings)
+    for stop_at in (1, 4, 7, 17, 18):
+
+        def stop(event: Event, stop_at: int = stop_at) -> None:
+            if isinstance(event, StepDone) and event.step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        out = tmp_path / f"stopped-{stop_at}"
+        with pytest.raises(InterruptedRun) as caught:
+            textclf.finetune(tiny_base, tiny_csv, out=out, on_event=stop, **settings)
+        assert caught.value.exit_code == 143
+        assert f"step-{stop_at}" in caught.value.message
+        resumed = textclf.finetune(tiny_base, tiny_csv, out=out, **settings)
+        assert same(weights(unbroken), weights(resumed)), stop_at
+        assert lines(unbroken) == lines(resumed), stop_at
+        assert unbroken.metrics == resumed.metrics
+
+
+def test_resume_is_bit_identical_after_kill_9(
+    tiny_base: Path, tiny_csv: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    arguments = ["--set", "train.eval_every=3", "--epochs", "3", "--batch-size", "16", "--precision", "bf16"]
+    arguments += ["--model", str(tiny_base), "--dataset", str(tiny_csv)]
+    assert cli("finetune", *arguments, "--out", tmp_path / "unbroken").returncode == 0
+    killer = (
+        "import os, signal, sys\n"
+        "import textclf.training.loop as loop\n"
+        "save = loop.checkpoint.save\n"
+        "def save_and_die(folder, progress, *rest):\n"
+        "    if progress.step == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    save(folder, progress, *rest)\n"
+        "loop.checkpoint.save = save_and_die\n"
+        "from textclf.cli.app import main\n"
+        f"sys.argv = ['textclf', 'finetune', *{arguments!r}, '--out', {str(tmp_path / 'killed')!r}]\n"
+        "main()\n"
+    )
+    import subprocess
+    import sys
+
+    assert (
+        subprocess.run([sys.executable, "-c", killer], capture_output=True, timeout=120).returncode == -signal.SIGKILL
+    )
+    again = cli("finetune", *arguments, "--out", tmp_path / "killed")
+    assert again.returncode == 0 and "going on from step-6" in again.stderr
+    assert (tmp_path / "killed/model/model.safetensors").read_bytes() == (
+        tmp_path / "unbroken/model/model.safetensors"
+    ).read_bytes()
+
+
+def test_a_damaged_checkpoint_is_passed_over(tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 14:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRun) as caught:
+        textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", on_event=stop, **FAST)
+    assert caught.value.exit_code == 130
+    damaged = tmp_path / "run/checkpoints/step-14/weights.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    said: list[str] = []
+    run = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", on_event=lambda e: said.append(str(e)), **FAST)
+    assert run.state == "done"
+    assert any("step-14 is damaged" in line for line in said) and any("step-12" in line for line in said)
+
+
+def test_a_finished_run_is_given_back_and_overwrite_trains_anew(tiny_base: Path, tiny_csv: Path) -> None:
+    first = textclf.finetune(tiny_base, tiny_csv, **FAST)
+    events: list[Event] = []
+    again = textclf.finetune(tiny_base, tiny_csv, on_event=events.append, **FAST)
+    assert again.document == first.document and not any(isinstance(event, StepDone) for event in events)
+    anew = textclf.finetune(tiny_base, tiny_csv, overwrite=True, **FAST)
+    assert anew.document["started"] > first.document["started"]
+    assert same(weights(first), weights(anew))
+
+
+def test_seeds_decide_the_model_and_leave_the_split_alone(tiny_base: Path, tiny_csv: Path) -> None:
+    one, two = (textclf.finetune(tiny_base, tiny_csv, seed=seed, **FAST) for seed in (1, 2))
+    assert one.name != two.name and not same(weights(one), weights(two))
+    assert one.document["fingerprint"] == two.document["fingerprint"]
+
+
+def test_micro_batches_add_up_to_the_whole_batch(tiny_base: Path, tiny_csv: Path) -> None:
+    # Without dropout the cut of a batch changes nothing but rounding.
+    config = json.loads((tiny_base / "config.json").read_text())
+    config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    (tiny_base / "config.json").write_text(json.dumps(config))
+    whole = textclf.finetune(tiny_base, tiny_csv, **FAST)
+    for settings in ({"micro_batch_size": 3}, {"micro_batch_tokens": 40}, {"gradient_checkpointing": True}):
+        cut = textclf.finetune(tiny_base, tiny_csv, **FAST, **settings)
+        for name, tensor in weights(whole).items():
+            assert torch.allclose(tensor, weights(cut)[name], atol=2e-4), (settings, name)
+
+
+def test_the_best_checkpoint_is_the_one_that_is_kept(tiny_base: Path, tiny_csv: Path) -> None:
+    evaluations: list[Evaluated] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Evaluated):
+            evaluations.append(event)
+
+    run = textclf.finetune(
+        tiny_base,
+        tiny_csv,
+        epochs=12,
+        batch_size=8,
+        learning_rate=2e-3,
+        metric="loss",
+        precision="fp32",
+        on_event=watch,
+    )
+    best = min(evaluations, key=lambda event: event.metrics.loss)
+    assert run.document["best_step"] == best.step
+    assert run.metrics["validation"]["loss"] == pytest.approx(best.metrics.loss, abs=1e-6)
+
+
+def test_patience_stops_early(tiny_base: Path, tiny_csv: Path) -> None:
+    run = textclf.finetune(tiny_base, tiny_csv, epochs=50, patience=2, learning_rate=1e-6, head_learning_rate=1e-7)
+    assert run.document["step"] < 50 * 3
+    assert "has not improved" in run.document["stopped_early"]
+
+
+def test_max_minutes_ends_the_run_in_time(tiny_base: Path, tiny_csv: Path) -> None:
+    rates: list[float] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, StepDone):
+            rates.append(event.learning_rate)
+
+    run = textclf.finetune(tiny_base, tiny_csv, epochs=100_000, eval_every=1_000_000, max_minutes=0.05, on_event=watch)
+    assert run.state == "done" and "--max-minutes" in run.document["stopped_early"]
+    assert rates[-1] < 0.1 * max(rates), "the schedule did not come to its end"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_precisions_train(precision: str, tiny_base: Path, tiny_csv: Path) -> None:
+    losses: list[float] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, StepDone):
+            losses.append(event.loss)
+
+    settings = {"epochs": 20, "batch_size": 8, "learning_rate": 2e-3}
+    textclf.finetune(tiny_base, tiny_csv, precision=precision, on_event=watch, **settings)
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_class_weights_help_the_rare_label(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [row for row in tiny_models.rows(600, ("a", "b")) if row[1] == "a" or int(row[0].split()[-1]) % 20 == 1]
+    path = tmp_path / "rare.csv"
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    settings = {
+        "epochs": 2,
+        "batch_size": 16,
+        "learning_rate": 5e-4,
+        "precision": "fp32",
+        "test_size": 0,
+        "metric": "loss",
+    }
+    runs = {w: textclf.finetune(tiny_base, path, class_weights=w, **settings) for w in ("none", "balanced")}
+    texts = [text for text, label in rows if label == "b"]
+    probs = {w: textclf.load(run).predict_proba(texts)[:, 1].mean() for w, run in runs.items()}
+    assert probs["balanced"] > probs["none"] + 0.1
+
+
+def test_label_smoothing_keeps_the_model_unsure(tiny_base: Path, tiny_csv: Path) -> None:
+    settings = {"epochs": 25, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"}
+    texts = [text for text, _ in tiny_models.rows(60)]
+    sure, unsure = (
+        textclf.load(textclf.finetune(tiny_base, tiny_csv, label_smoothing=s, **settings))
+        .predict_proba(texts)
+        .max(axis=1)
+        .mean()
+        for s in (0.0, 0.4)
+    )
+    assert sure > unsure + 0.1
+
+
+def test_divergence_is_told_with_step_and_rate(tiny_base: Path, tiny_csv: Path) -> None:
+    with pytest.raises(DivergedError, match=r"step \d+.*learning rate") as caught:
+        textclf.finetune(tiny_base, tiny_csv, learning_rate=1e30, head_learning_rate=1e30, max_grad_norm=0, epochs=5)
+    assert caught.value.exit_code == 7 and "learning-rate" in (caught.value.hint or "")
+
+
+def test_a_somebody_elses_classifier_gets_a_fresh_last_layer(
+    tiny_artifact: Path, tiny_csv: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(tiny_csv.read_text().replace(",a\n", ",x\n").replace(",b\n", ",y\n").replace(",c\n", ",z\n"))
+    run = textclf.finetune(tiny_artifact, other, epochs=1, learning_rate=1e-9, head_learning_rate=1e-9)
+    old = load_file(tiny_artifact / "model.safetensors")["classifier.weight"]
+    assert not torch.allclose(weights(run)["classifier.weight"], old, atol=1e-3)
+    same_labels = textclf.finetune(tiny_artifact, tiny_csv, epochs=1, learning_rate=1e-9, head_learning_rate=1e-9)
+    assert torch.allclose(weights(same_labels)["classifier.weight"], old, atol=1e-3)
+
+
+def test_the_plan_is_said_with_its_reasons(tiny_base: Path, tiny_csv: Path) -> None:
+    said: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            said.append(event.message)
+
+    textclf.finetune(tiny_base, tiny_csv, device="cpu", on_event=listen)
+    text = "\n".join(said)
+    for part in (
+        "device: CPU",
+        "as asked",
+        "max_length 64",
+        "15 epochs",
+        "learning rate 0.001",
+        "head's learning rate",
+    ):
+        assert part in text, part
+
+
+def test_the_resolved_config_can_be_given_back(
+    tiny_base: Path, tiny_csv: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    run = textclf.finetune(tiny_base, tiny_csv, **FAST)
+    assert run.config["train"]["learning_rate"] and run.config["model"]["max_length"] == 64
+    done = cli("finetune", "--config", run.folder / "config.json", "--out", tmp_path / "again", "--json")
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert again["metrics"] == run.metrics
+    assert (Path(again["artifact"]) / "model.safetensors").read_bytes() == (
+        run.model_folder / "model.safetensors"
+    ).read_bytes()
+
+
+class TestBadInput:
+    def test_an_out_folder_that_holds_something_else(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full/precious.txt").write_text("keep me")
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match="holds something else"):
+                textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "full", overwrite=overwrite, **FAST)
+        assert [path.name for path in (tmp_path / "full").iterdir()] == ["precious.txt"]
+
+    def test_other_settings_in_the_same_folder(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
+        with pytest.raises(ModelError, match=r"train\.epochs was 3\.0, now 4\.0"):
+            textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **{**FAST, "epochs": 4})
+
+    def test_data_that_changed_during_a_pause(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        def stop(event: Event) -> None:
+            if isinstance(event, StepDone):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(InterruptedRun):
+            textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", on_event=stop, **FAST)
+        tiny_csv.write_text(tiny_csv.read_text() + "one more row,a\n")
+        with pytest.raises(ModelError, match="data has changed"):
+            textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
+
+    def test_a_model_without_weights(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        (tmp_path / "hollow").mkdir()
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            (tmp_path / "hollow" / name).write_bytes((tiny_base / name).read_bytes())
+        with pytest.raises(ModelError, match=r"weights|model\.safetensors"):
+            textclf.finetune(tmp_path / "hollow", tiny_csv, **FAST)
+
+    def test_a_model_with_pickled_weights_only(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "pickled"
+        folder.mkdir()
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes((tiny_base / name).read_bytes())
+        torch.save(load_file(tiny_base / "model.safetensors"), folder / "pytorch_model.bin")
+        with pytest.raises(RefusedError, match=r"\.bin") as caught:
+            textclf.finetune(folder, tiny_csv, **FAST)
+        assert caught.value.exit_code == 8 and "allow_bin" in (caught.value.hint or "")
+        assert textclf.finetune(folder, tiny_csv, allow_bin=True, **FAST).state == "done"
+
+    def test_truncated_weights(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "cut"
+        folder.mkdir()
+        for path in tiny_base.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+        with pytest.raises(ModelError, match="cannot be loaded"):
+            textclf.finetune(folder, tiny_csv, **FAST)
+
+    def test_weights_of_another_architecture(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "mixed"
+        tiny_models.pretrained(folder, "roberta")
+        (folder / "model.safetensors").write_bytes(
+            (tiny_models.pretrained(tmp_path / "gpt2", "gpt2") / "model.safetensors").read_bytes()
+        )
+        with pytest.raises(ModelError, match="weights lack"):
+            textclf.finetune(folder, tiny_csv, **FAST)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"learning_rte": 1}, "learning_rte"),
+            ({"epochs": -1}, "train.epochs is -1"),
+            ({"precision": "int3"}, "one of auto"),
+            ({"max_length": 100_000}, "at most 512 tokens"),
+            ({"device": "warp"}, "not known"),
+        ],
+    )
+    def test_settings_that_make_no_sense(
+        self, settings: dict[str, Any], message: str, tiny_base: Path, tiny_csv: Path
+    ) -> None:
+        with pytest.raises(UsageError, match=message):
+            textclf.finetune(tiny_base, tiny_csv, **settings)
+
+    def test_unknown_settings_name_the_nearest(self, tiny_base: Path, tiny_csv: Path) -> None:
+        with pytest.raises(ConfigError) as caught:
+            textclf.finetune(tiny_base, tiny_csv, learning_rte=1e-3)
+        assert caught.value.hint == "did you mean learning_rate?"
+
+    def test_gradient_checkpointing_where_there_is_none(self, tiny_csv: Path, tmp_path: Path) -> None:
+        base = tiny_models.pretrained(tmp_path / "albert", "albert")
+        with pytest.raises(UsageError, match="no gradient checkpointing"):
+            textclf.finetune(base, tiny_csv, gradient_checkpointing=True)
+
+    def test_a_busy_run_names_its_owner(
+        self, tiny_base: Path, tiny_csv: Path, tmp_path: Path, cli: Callable[..., Any]
+    ) -> None:
+        answers = []
+
+        def intrude(event: Event) -> None:
+            if isinstance(event, StepDone) and event.step == 2:
+                answers.append(
+                    cli("finetune", "-m", tiny_base, "-d", tiny_csv, "--epochs", "3", "--batch-size", "16",
+                        "--precision", "fp32", "--out", tmp_path / "run")
+                )  # fmt: skip
+
+        textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", on_event=intrude, **FAST)
+        assert answers[0].returncode == 9
+        assert f"process {os.getpid()}" in answers[0].stderr
