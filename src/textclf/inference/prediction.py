@@ -1,0 +1,140 @@
+"""A finished classifier that answers: a stream of texts in, one prediction per text out, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from textclf.artifact import folder, hub
+from textclf.artifact.folder import Artifact
+from textclf.artifact.runs import Run
+from textclf.data.encoding import Encoded, encode
+from textclf.errors import ModelError, UsageError
+from textclf.inference import reading
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one text.
+
+    scores: label names and their probabilities, best first, as many as were asked for.
+    truncated: the text had more tokens than the model reads; only its start was seen.
+    """
+
+    text: str
+    scores: tuple[tuple[str, float], ...]
+    truncated: bool
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return self.scores[0][0]
+
+    @property
+    def score(self) -> float:
+        """Probability of the most probable label, 0 to 1."""
+        return self.scores[0][1]
+
+
+class Runtime(Protocol):
+    """What computes logits: (rows, num_labels) float32, in the order of the input."""
+
+    def logits(self, encoded: Encoded) -> np.ndarray: ...
+
+
+class Predictor:
+    """A classifier with scikit-learn's names.
+
+    classes_: (num_labels,) label names in the order of the columns of `predict_proba`.
+    """
+
+    def __init__(self, artifact: Artifact, runtime: Runtime) -> None:
+        self.artifact = artifact
+        # Objects, because numpy's own text type drops NULs at the end of a name.
+        self.classes_ = np.array(artifact.label_set.names, dtype=object)
+        self._runtime = runtime
+        self._tokenizer = _tokenizer(artifact.folder / folder.TOKENIZER)
+
+    def predict(self, texts: Iterable[str]) -> np.ndarray:
+        """The most probable label of each text: (rows,) label names."""
+        return self.classes_[self.artifact.label_set.decide(self.predict_proba(texts))]  # type: ignore[no-any-return]
+
+    def predict_proba(self, texts: Iterable[str]) -> np.ndarray:
+        """The probability of every label for each text: (rows, num_labels) float32."""
+        empty = np.zeros((0, len(self.classes_)), dtype=np.float32)
+        return np.concatenate([empty, *(self._score(window)[0] for window in reading.windows(_checked(texts)))])
+
+    def predictions(self, texts: Iterable[str], *, top_k: int = 1) -> Iterator[Prediction]:
+        """One prediction per text, in order, while texts are still being read; memory does not grow with their number.
+
+        Texts are taken in windows of up to a few thousand; `window_predictions` leaves the cutting to you.
+        Raises UsageError for a str in place of many texts, a text that is no str, or a top_k below 1.
+        """
+        windows = self.window_predictions(reading.windows(_checked(texts)), top_k=top_k)
+        return (prediction for window in windows for prediction in window)
+
+    def window_predictions(self, windows: Iterable[Sequence[str]], *, top_k: int = 1) -> Iterator[list[Prediction]]:
+        """The predictions of each window of texts as soon as it is there. A window is held and computed as a whole."""
+        if top_k < 1:
+            raise UsageError(f"top_k is {top_k}; it is the number of labels per text, 1 or more")
+        return (self._answer(window, top_k) for window in windows)
+
+    def _answer(self, texts: Sequence[str], top_k: int) -> list[Prediction]:
+        probs_NC, truncated_N = self._score(texts)
+        ids_NK = self.artifact.label_set.ranked(probs_NC, top_k)
+        scores_NK = np.take_along_axis(probs_NC, ids_NK, axis=1)
+        return [
+            Prediction(text, tuple(zip(names, scores, strict=True)), bool(truncated))
+            for text, names, scores, truncated in zip(
+                texts, self.classes_[ids_NK].tolist(), scores_NK.tolist(), truncated_N, strict=True
+            )
+        ]
+
+    def _score(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (rows, num_labels) and whether each text was cut (rows,)."""
+        encoded = encode(texts, self._tokenizer, max_length=self.artifact.max_length)
+        logits_NC = self._runtime.logits(encoded)
+        if not np.isfinite(logits_NC).all():
+            raise ModelError(
+                f"{self.artifact.folder}: the model gives NaN or infinity instead of a score",
+                hint="its weights are damaged or its training diverged; take another checkpoint or fine-tune again",
+            )
+        return self.artifact.label_set.probabilities(logits_NC), encoded.truncated
+
+
+def load(reference: str | Path | Run | None = None, *, device: str = "auto") -> Predictor:
+    """Load a finished classifier.
+
+    reference: a run, the name of one, an artifact folder or a Hub id; None takes the run that was finished last.
+    device: auto, cpu, mps, cuda or cuda:N.
+    Raises ModelError where there is none or it is incomplete, HubError when it cannot be fetched.
+    """
+    artifact = folder.read(hub.locate(reference))
+    from textclf.inference.torch_runtime import TorchRuntime  # 3 s; everything that can fail sooner has been tried
+
+    return Predictor(artifact, TorchRuntime(artifact, device=device))
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    if isinstance(texts, (str, bytes)):
+        raise UsageError("one text was given where many are expected", hint='put it in a list: predict(["..."])')
+    return (_text(text, position) for position, text in enumerate(texts))
+
+
+def _text(text: object, position: int) -> str:
+    if not isinstance(text, str):
+        raise UsageError(f"texts[{position}] is {type(text).__name__}; a text is a str")
+    return text
+
+
+def _tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as err:  # the Rust side raises nothing narrower
+        raise ModelError(f"{path} cannot be read: {err}", hint="copy the model folder again") from err

@@ -1,0 +1,28 @@
+"""Encoded texts to logits with torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from textclf.artifact.folder import Artifact
+from textclf.data.encoding import Encoded
+from textclf.model.classifier import Classifier
+from textclf.model.device import pick_device
+from textclf.model.scoring import score
+
+
+class TorchRuntime:
+    """A finished classifier on CUDA, MPS or the CPU, in fp32: the scores of eval and of plain transformers.
+
+    Raises ModelError where weights are missing, UsageError or ResourceError for a device that is not there.
+    """
+
+    def __init__(self, artifact: Artifact, *, device: str = "auto") -> None:
+        self.device = pick_device(device, "fp32")
+        self._classifier = Classifier.from_artifact(artifact).to(self.device.torch_device)
+
+    def logits(self, encoded: Encoded, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Logits in the order of the input: (rows, num_labels) float32."""
+        return score(self._classifier, encoded, on_progress=on_progress)
