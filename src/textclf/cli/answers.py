@@ -1,0 +1,156 @@
+"""Predictions as tsv, csv, jsonl, one json document, or a table: one record per text, whatever the text holds."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textclf.cli import terminal
+
+if TYPE_CHECKING:
+    from textclf.inference.prediction import Prediction
+
+FORMATS = ("tsv", "csv", "jsonl", "json", "table")
+EXTENSIONS = {
+    ".tsv": "tsv",
+    ".txt": "tsv",
+    "": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+}
+"""What an output file's extension asks for."""
+
+# What a spreadsheet takes for the start of a formula (OWASP), the full-width forms included.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0", "＝", "＋", "－", "＠")
+_TABLE_TEXT = 2000
+"""Characters of a text that a table looks at; a terminal is narrower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What an answer looks like.
+
+    labels: all names that the model can give.
+    pairs: labels per answer, or None for the one best label.
+    threshold: an answer with a lower score has no label.
+    model: how the json document names the model.
+    """
+
+    format: str
+    labels: Sequence[str]
+    pairs: int | None = None
+    threshold: float | None = None
+    model: str = ""
+
+    def scores(self, prediction: Prediction) -> list[tuple[str | None, float]]:
+        """Labels and scores, None in place of a label below the threshold."""
+        floor = self.threshold
+        return [(None if floor is not None and score < floor else label, score) for label, score in prediction.scores]
+
+
+def written(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[str]:
+    """What is to be written for each window of predictions, as soon as the window is there."""
+    if layout.format == "json":
+        return _document(windows, layout)
+    if layout.format == "table":
+        return _table(windows, layout)
+    record = {"tsv": _tsv, "csv": _csv, "jsonl": _jsonl}[layout.format]
+    chunks = ("".join(record(prediction, layout) for prediction in window) for window in windows)
+    return _after(_csv_header(layout), chunks) if layout.format == "csv" else chunks
+
+
+def _tsv(prediction: Prediction, layout: Layout) -> str:
+    return "\t".join(_cells(prediction, layout, terminal.field)) + "\n"
+
+
+def _csv(prediction: Prediction, layout: Layout) -> str:
+    return _csv_record(_cells(prediction, layout, _guarded))
+
+
+def _cells(prediction: Prediction, layout: Layout, field: Callable[[str], str]) -> list[str]:
+    scores = layout.scores(prediction)
+    pairs = [cell for label, score in scores for cell in (field(label or ""), f"{score:.6g}")]
+    return [*pairs, field(prediction.text)]
+
+
+def _csv_header(layout: Layout) -> str:
+    if layout.pairs is None:
+        return _csv_record(["label", "score", "text"])
+    count = min(layout.pairs, len(layout.labels))
+    return _csv_record([f"{name}_{rank}" for rank in range(1, count + 1) for name in ("label", "score")] + ["text"])
+
+
+def _csv_record(cells: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def _guarded(text: str) -> str:
+    return terminal.field("'" + text if text.startswith(_FORMULA) else text)
+
+
+def _jsonl(prediction: Prediction, layout: Layout) -> str:
+    return terminal.json_line(_object(prediction, layout)) + "\n"
+
+
+def _object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
+    # Eight digits are all that a float32 has to say.
+    scores = [{"label": label, "score": float(f"{score:.8g}")} for label, score in layout.scores(prediction)]
+    if layout.pairs is None:
+        return {"text": prediction.text, **scores[0]}
+    return {"text": prediction.text, "scores": scores}
+
+
+def _document(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[str]:
+    """One document, written piece by piece. After a failure it stays open, so that no reader takes it for whole."""
+    lead = f'{{"model": {terminal.json_line(layout.model)}, "predictions": [\n'
+    for window in windows:
+        objects = ",\n".join(terminal.json_line(_object(prediction, layout)) for prediction in window)
+        if objects:
+            yield lead + objects
+            lead = ",\n"
+    yield ("" if lead == ",\n" else lead) + "\n]}\n"
+
+
+def _table(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[str]:
+    """Columns as wide as the longest label name, so that rows can be shown while texts are still being read."""
+    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
+
+    console = terminal.out()
+    names = {label: terminal.safe(label) for label in layout.labels}
+    width = max(len("label"), *(cell_len(name) for name in names.values()))
+
+    def row(label: str, score: str, text: str, style: str) -> str:
+        column = min(width, max(8, console.width // 3))
+        # A label that is cut ends in an ellipsis; set_cell_size counts wide characters as two.
+        shown = label if cell_len(label) <= column else set_cell_size(label, column - 1) + "…"
+        line = Text.assemble((set_cell_size(shown, column), style), "  ", (score, "dim"), "  ", text)
+        with console.capture() as capture:
+            console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+        return capture.get()
+
+    def rows(prediction: Prediction) -> Iterator[str]:
+        text = terminal.safe(prediction.text[:_TABLE_TEXT])
+        for label, score in layout.scores(prediction):
+            name, style = ("-", "dim") if label is None else (names[label], "bold")
+            yield row(name, f"{score:.3f}", text, style)
+            text = ""  # once per text, beside its best label
+
+    chunks = ("".join(line for prediction in window for line in rows(prediction)) for window in windows)
+    return _after(row("label", "score", "text", "dim"), chunks, even_alone=False)
+
+
+def _after(header: str, chunks: Iterable[str], *, even_alone: bool = True) -> Iterator[str]:
+    """The header in one piece with what follows it first; `even_alone`: also when nothing follows."""
+    for chunk in filter(None, chunks):
+        yield header + chunk
+        header = ""
+    if header and even_alone:
+        yield header

@@ -1,0 +1,77 @@
+"""The Typer app and main(): logging, the only catch, exit codes."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from textclf import __version__
+from textclf.cli import terminal
+from textclf.errors import TextclfError
+
+app = typer.Typer(
+    name="textclf",
+    help="Turn labelled text into a served classifier.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"textclf {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Example:  textclf finetune --model distilbert-base-uncased --dataset banking77")
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+from textclf.cli import evaluate, finetune, predict, prepare, push, runs  # noqa: E402
+
+for _room in (prepare, finetune, evaluate, predict, push):
+    _room.add_to(app)
+runs.add_to(app)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code of what happened."""
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    try:
+        app()
+    except TextclfError as err:
+        _report(err.message, err.hint)
+        sys.exit(err.exit_code)
+    except MemoryError as err:
+        _report(f"out of memory: {err}" if str(err) else "out of memory", None)
+        sys.exit(6)
+    except Exception as err:  # noqa: BLE001  # the one place that turns a bug into a message
+        _report(
+            f"a bug of textclf: {type(err).__name__}: {err}",
+            "run the command again with --debug, and report what it prints",
+        )
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _report(message: str, hint: str | None) -> None:
+    if terminal.settings.debug:
+        logging.getLogger("textclf").exception("traceback, because of --debug")
+    console = terminal.err()
+    console.print("error:", style="bold red", end=" ")
+    console.print(terminal.safe_lines(message), soft_wrap=True)
+    if hint:
+        console.print("  " + terminal.safe_lines(hint).replace("\n", "\n  "), soft_wrap=True)

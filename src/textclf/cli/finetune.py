@@ -1,0 +1,214 @@
+"""`textclf finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from textclf.cli import terminal
+from textclf.cli.command import register
+from textclf.cli.options import (
+    ColumnsOpt,
+    DatasetOpt,
+    DeviceOpt,
+    LabelColumnOpt,
+    MaxRowsOpt,
+    MinLabelCountOpt,
+    TestSizeOpt,
+    TextColumnOpt,
+    ValidationSizeOpt,
+    names,
+)
+
+_LEARNING = "Learning"
+_MEMORY = "Speed and memory"
+
+
+def finetune(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Hub id or folder of a pretrained model.", show_default=False)
+    ] = None,
+    dataset: DatasetOpt = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A ready-made configuration, such as quickstart.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML or JSON with any knob.", show_default=False)
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Any knob. Repeatable.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The run folder. Default: one in the runs folder.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run of the same name.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a run would take: steps, time, memory.")] = False,
+    text_column: TextColumnOpt = None,
+    label_column: LabelColumnOpt = None,
+    columns: ColumnsOpt = None,
+    validation_size: ValidationSizeOpt = None,
+    test_size: TestSizeOpt = None,
+    min_label_count: MinLabelCountOpt = None,
+    max_rows: MaxRowsOpt = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            help="Passes over train. Default: by its size, 3 to 15.", show_default=False, rich_help_panel=_LEARNING
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            "--lr",
+            help="Peak rate. Default: by the model's width.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Texts per optimizer step. Default: 32.", show_default=False, rich_help_panel=_LEARNING),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(help="Share of the target spread over all labels.", show_default=False, rich_help_panel=_LEARNING),
+    ] = None,
+    class_weights: Annotated[
+        str | None, typer.Option(help="none or balanced.", show_default=False, rich_help_panel=_LEARNING)
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Picks the best checkpoint: accuracy, macro_f1, weighted_f1, mcc or loss.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop after this many evaluations without a better metric. Default: never.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of head, order and dropout. Default: 0.", show_default=False, rich_help_panel=_LEARNING),
+    ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Be done within this time.", show_default=False, rich_help_panel=_LEARNING)
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens read of a text. Default: by the texts, up to 512.", show_default=False, rich_help_panel=_MEMORY
+        ),
+    ] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(help="Texts per forward pass.", show_default=False, rich_help_panel=_MEMORY)
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing", help="Less memory, more time.", show_default=False, rich_help_panel=_MEMORY
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, bf16, fp16 or fp32.", show_default=False, rich_help_panel=_MEMORY)
+    ] = None,
+    device: DeviceOpt = None,
+) -> None:
+    """Fine-tune a pretrained model on labelled text."""
+    from textclf import presets
+    from textclf.config import assignment, build, by_field
+
+    flags = {
+        "name": model, "dataset": dataset, "text_column": text_column, "label_column": label_column,
+        "columns": names(columns), "validation_size": validation_size, "test_size": test_size,
+        "min_label_count": min_label_count, "max_rows": max_rows, "epochs": epochs, "learning_rate": learning_rate,
+        "batch_size": batch_size, "label_smoothing": label_smoothing, "class_weights": class_weights,
+        "metric": metric, "patience": patience, "seed": seed, "max_minutes": max_minutes, "max_length": max_length,
+        "micro_batch_size": micro_batch_size, "gradient_checkpointing": gradient_checkpointing,
+        "precision": precision, "device": device,
+    }  # fmt: skip
+    layers: list[dict[str, Any]] = [
+        presets.load(preset) if preset else {},
+        presets.read_config_file(config) if config else {},
+        by_field({name: value for name, value in flags.items() if value is not None}),
+        *(assignment(text) for text in sets or []),
+    ]
+    request = build(*layers)
+    if dry_run:
+        _estimate(request)
+    else:
+        _finetune(request, out=out, overwrite=overwrite)
+
+
+def _estimate(request: Any) -> None:
+    from dataclasses import asdict
+
+    from textclf.cli.progress import TrainingDisplay
+    from textclf.cli.render import show_estimate
+    from textclf.config import check_complete
+
+    check_complete(request)
+    from textclf.training.estimate import estimate
+
+    with TrainingDisplay() as display:
+        expected = estimate(request, on_event=display)
+    if terminal.settings.json:
+        terminal.show_json(asdict(expected))
+    else:
+        show_estimate(expected)
+
+
+def _finetune(request: Any, *, out: Path | None, overwrite: bool) -> None:
+    from textclf.cli.progress import TrainingDisplay
+    from textclf.cli.render import metrics_table
+    from textclf.config import check_complete
+
+    check_complete(request)  # before torch is imported, which takes seconds
+    from textclf.training.finetuning import finetune as run_finetune
+
+    with TrainingDisplay() as display:
+        run = run_finetune(config=request, out=out, overwrite=overwrite, on_event=display)
+    if terminal.settings.json:
+        document = {
+            key: run.document.get(key)
+            for key in (
+                "dataset",
+                "model",
+                "steps",
+                "step",
+                "best_step",
+                "stopped_early",
+                "seconds",
+                "metrics",
+                "notes",
+            )
+        }
+        terminal.show_json({"run": run.name, "folder": str(run.folder), "artifact": str(run.model_folder), **document})
+        return
+    terminal.out().print(metrics_table(run.metrics))
+    reference = run.name if out is None else str(run.folder)
+    terminal.say(f"model: {run.model_folder}")
+    terminal.say("next:")
+    for command in (
+        f'echo "a text to classify" | textclf predict {reference}',
+        f"textclf eval {reference}",
+        f"textclf push {reference} OWNER/NAME",
+    ):
+        terminal.say(f"  {command}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    register(app, name="finetune", example="textclf finetune --model distilbert-base-uncased --dataset banking77")(
+        finetune
+    )

@@ -1,0 +1,85 @@
+"""Options that several commands share: one spelling, one help text each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+_PANEL = "Data"
+
+DatasetOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", "-d", metavar="DATA", rich_help_panel=_PANEL,
+        help="Catalog name (banking77, tweet_eval/hate, scientific, ...), file, folder, or Hub id owner/name[:config].",
+    ),
+]  # fmt: skip
+TextColumnOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--text-column", metavar="NAME", rich_help_panel=_PANEL, help="Column of the texts. Else found by name."
+    ),
+]
+LabelColumnOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column", metavar="NAME", rich_help_panel=_PANEL, help="Column of the labels. Else found by name."
+    ),
+]
+ColumnsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--columns", metavar="A,B,...", rich_help_panel=_PANEL,
+        help="Names of all columns of a csv or tsv without a header line.",
+    ),
+]  # fmt: skip
+ValidationSizeOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--validation-size", metavar="SIZE", rich_help_panel=_PANEL,
+        help="Cut from train if there is no validation split: a share below 1, or rows. Default: 0.1.",
+    ),
+]  # fmt: skip
+TestSizeOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--test-size", metavar="SIZE", rich_help_panel=_PANEL,
+        help="Cut from train if there is no test split: a share below 1, or rows; 0 goes without. Default: 0.1.",
+    ),
+]  # fmt: skip
+MinLabelCountOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--min-label-count", metavar="N", rich_help_panel=_PANEL, help="Drop labels with fewer rows than this in train."
+    ),
+]
+MaxRowsOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--max-rows", metavar="N", rich_help_panel=_PANEL, help="Take at most this many rows of each split, at random."
+    ),
+]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, as a section for `config.build`."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def as_flags(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command line, for the next command to type."""
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", f"{value}")]
+
+
+DeviceOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.  [default: auto]", show_default=False
+    ),
+]
+
+
+def names(columns: str | None) -> tuple[str, ...] | None:
+    """The value of `--columns` as names."""
+    return tuple(name.strip() for name in columns.split(",")) if columns is not None else None

@@ -1,0 +1,198 @@
+"""`textclf predict`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from textclf import atomic
+from textclf.cli import answers, terminal
+from textclf.cli.command import register
+from textclf.cli.options import DeviceOpt, TextColumnOpt
+from textclf.errors import UsageError
+
+if TYPE_CHECKING:
+    from textclf.inference.prediction import Prediction
+
+
+def predict(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="Run, model folder or Hub id. Default: the latest run.", show_default=False
+        ),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="Files of texts; - is standard input.", show_default=False),
+    ] = None,
+    named_model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="MODEL; every argument is a FILE.", show_default=False),
+    ] = None,
+    text_column: TextColumnOpt = None,
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="|".join(answers.FORMATS), help="Default: see above.", show_default=False),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Give the N best labels of each text.", show_default=False)
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="SCORE", help="Below it an answer has no label.", show_default=False),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write a file, whole or not at all.", show_default=False),
+    ] = None,
+    device: DeviceOpt = None,
+) -> None:
+    r"""Predict the label of every text: one answer per text, in order.
+
+    Texts come from standard input, one per line, an empty line being an
+    empty text; or from files: txt (one per line), csv, tsv, jsonl, json,
+    parquet, arrow, also with .gz or .zst.
+
+    MODEL may be left out. The first argument is a FILE when it is -, is the
+    name of an existing file, or ends as data files do (.csv, .txt, ...).
+
+    Formats. Default: by the extension of --output, else a table on a
+    terminal and tsv elsewhere.
+
+      tsv    label, score, text; with --top-k label, score, label, score, ...
+             and the text last. Tabs, line breaks, backslashes and control
+             characters are written \t \n \r \\ \x1b \u2028: always one line
+             per text, and nothing is lost.
+      csv    the same with a header, for spreadsheets: an apostrophe is put
+             before a text or label that begins with = + - or @.
+      jsonl  {"text", "label", "score"}, with --top-k
+             {"text", "scores": [{"label", "score"}, ...]}.
+      json   one document: {"model", "predictions": [...]}.
+
+    Where the score is below --threshold, the label is empty (null in json)
+    and the score stays.
+    """
+    device = device or "auto"
+    _check_device(device)
+    wanted = _format(format, output)
+    reference, paths = _model_and_files(named_model, [*([] if model is None else [model]), *(files or [])])
+    destination = _destination(output, paths)
+
+    from textclf.inference import reading
+
+    stdin = sys.stdin.buffer if sys.stdin is not None else None
+    # Input first: what is wrong with it is said at once, not after seconds of loading a model.
+    windows = reading.file_windows(paths, text_column=text_column, stdin=stdin)
+
+    from textclf.inference.prediction import load
+
+    predictor = load(reference, device=device)
+    if reading.STDIN in paths and stdin is not None and stdin.isatty():
+        terminal.say("reading texts from the terminal, one per line; Ctrl-D ends")
+    count = _Count()
+    predictions = count.counted(predictor.window_predictions(windows, top_k=top_k or 1))
+    layout = answers.Layout(
+        format=wanted,
+        labels=list(predictor.classes_),
+        pairs=top_k,
+        threshold=threshold,
+        model=str(predictor.artifact.folder),
+    )
+    encoding = sys.stdout.encoding if wanted == "table" and destination is None and sys.stdout is not None else "utf-8"
+    with _writer(destination) as write:
+        for chunk in answers.written(predictions, layout):
+            write(chunk.encode(encoding, "backslashreplace"))
+    count.say(predictor.artifact.max_length)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add `predict` to the command line."""
+    register(app, example="cat queries.txt | textclf predict > answers.tsv")(predict)
+
+
+class _Count:
+    """How many texts went by, and how many of them the model could not read to their end."""
+
+    def __init__(self) -> None:
+        self.texts = 0
+        self.truncated = 0
+
+    def counted(self, windows: Iterable[list[Prediction]]) -> Iterator[list[Prediction]]:
+        for window in windows:
+            self.texts += len(window)
+            self.truncated += sum(prediction.truncated for prediction in window)
+            yield window
+
+    def say(self, max_length: int) -> None:
+        if self.truncated and (terminal.settings.verbose or (sys.stderr is not None and sys.stderr.isatty())):
+            terminal.say(
+                f"{self.truncated:,} of {self.texts:,} texts are longer than the {max_length:,} tokens "
+                "that the model reads; their end was not seen"
+            )
+
+
+def _check_device(name: str) -> None:
+    # Whether it is there is for torch to say; a misspelt one need not wait for torch.
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise UsageError(f"device {name!r} is not known", hint="use auto, cpu, mps, cuda or cuda:N")
+
+
+def _format(wanted: str | None, output: str | None) -> str:
+    """The format that was asked for: by name, by --json, or by the extension of the output file."""
+    if wanted is not None and wanted not in answers.FORMATS:
+        raise UsageError(f"--format {wanted} is not known", hint=f"one of {', '.join(answers.FORMATS)}")
+    if terminal.settings.json:
+        if wanted not in (None, "json"):
+            raise UsageError(f"--json and --format {wanted} ask for different things", hint="give one of them")
+        return "json"
+    if wanted is not None:
+        return wanted
+    if output in (None, "-"):
+        return "table" if sys.stdout is not None and sys.stdout.isatty() else "tsv"
+    suffix = Path(str(output)).suffix.lower()
+    if suffix not in answers.EXTENSIONS:
+        raise UsageError(
+            f"--output {output}: {suffix} names no format of answers",
+            hint=f"give --format, or an extension: {', '.join(filter(None, answers.EXTENSIONS))}",
+        )
+    return answers.EXTENSIONS[suffix]
+
+
+def _model_and_files(model: str | None, inputs: list[str]) -> tuple[str | None, list[str]]:
+    from textclf.inference.reading import STDIN, is_data_file
+
+    if model is None and inputs and not is_data_file(inputs[0]):
+        model, inputs = inputs[0], inputs[1:]
+    return model, inputs or [STDIN]
+
+
+def _destination(output: str | None, inputs: list[str]) -> Path | None:
+    """The file to write, None for standard output. Raises UsageError where writing would destroy the input."""
+    if output in (None, "-"):
+        return None
+    path = Path(str(output))
+    if path.is_dir():
+        raise UsageError(f"--output {output} is a folder", hint=f"name a file in it: {path / 'answers.tsv'}")
+    if path.is_file() and any(Path(name).is_file() and path.samefile(name) for name in inputs):
+        raise UsageError(f"--output {output} is also an input; its texts would be lost", hint="name another file")
+    return path
+
+
+@contextmanager
+def _writer(destination: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """What takes the bytes of answers: standard output, or a file that gets its name when all is written."""
+    if destination is None:
+        yield terminal.write
+    elif destination.exists() and not destination.is_file():  # a named pipe or /dev/null is written to, not replaced
+        with destination.open("wb", buffering=0) as stream:
+            yield stream.write
+    else:
+        with atomic.new_file(destination) as file:
+            yield file.write

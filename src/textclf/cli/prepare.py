@@ -1,0 +1,184 @@
+"""`textclf prepare`: look at a data set, split it and keep it ready for training."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from textclf.cli import terminal
+from textclf.cli.command import register
+from textclf.cli.options import (
+    ColumnsOpt,
+    DatasetOpt,
+    LabelColumnOpt,
+    MaxRowsOpt,
+    MinLabelCountOpt,
+    TestSizeOpt,
+    TextColumnOpt,
+    ValidationSizeOpt,
+    as_flags,
+    given,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+    from rich.text import Text
+
+    from textclf.data.preparation import Prepared
+
+ModelOpt = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="Also count tokens, as this model does: a Hub id or folder."),
+]
+
+_ALL_SHOWN = 8
+"""Labels up to which all are shown; of more, the most frequent and the rarest few."""
+_FEW = 3
+_LENGTHS = (32, 64, 128, 256, 512)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    register(app, example="textclf prepare --dataset banking77")(prepare)
+
+
+def prepare(
+    dataset: DatasetOpt = None,
+    text_column: TextColumnOpt = None,
+    label_column: LabelColumnOpt = None,
+    columns: ColumnsOpt = None,
+    validation_size: ValidationSizeOpt = None,
+    test_size: TestSizeOpt = None,
+    min_label_count: MinLabelCountOpt = None,
+    max_rows: MaxRowsOpt = None,
+    model: ModelOpt = None,
+) -> None:
+    """Read a data set, check it, split it and keep it ready for training."""
+    from textclf import config
+    from textclf.data.preparation import prepare as run
+
+    options = given(
+        dataset=dataset, text_column=text_column, label_column=label_column, columns=columns,
+        validation_size=validation_size, test_size=test_size, min_label_count=min_label_count, max_rows=max_rows,
+    )  # fmt: skip
+    prepared = run(config.build({"data": options}, where="prepare").data)
+    lengths = _lengths(prepared, model) if model else None
+    if terminal.settings.json:
+        terminal.show_json(_document(prepared, lengths))
+        return
+    _say_notes(prepared)
+    console = terminal.out()
+    console.print(_table(prepared))
+    for line in (*_label_lines(prepared), *_length_lines(lengths)):
+        console.print(line)
+    terminal.say(f"\nkept in {prepared.folder}" + (" (prepared earlier)" if prepared.from_cache else ""))
+    terminal.say(f"next:  {_next_command(options, model)}")
+
+
+def _lengths(prepared: Prepared, model: str) -> np.ndarray:
+    from textclf.artifact import hub
+    from textclf.data.encoding import encode
+    from textclf.model.tokenizer import backend, load_tokenizer
+
+    tokenizer = backend(load_tokenizer(hub.fetch(model).folder))
+    return encode(prepared.rows("train").texts, tokenizer).lengths
+
+
+def _document(prepared: Prepared, lengths: np.ndarray | None) -> dict[str, Any]:
+    """What --json prints. Names and kinds stay as they are; later versions may add some."""
+    import dataclasses
+
+    from textclf.data.quality import token_lengths
+
+    return {
+        "dataset": prepared.name,
+        "revision": prepared.revision,
+        "folder": str(prepared.folder),
+        "fingerprint": prepared.fingerprint,
+        "from_cache": prepared.from_cache,
+        "text_column": prepared.text_column,
+        "label_column": prepared.label_column,
+        "labels": list(prepared.label_set.names),
+        "splits": prepared.splits,
+        "label_counts": prepared.label_counts,
+        "dropped": [dataclasses.asdict(dropped) for dropped in prepared.dropped],
+        "findings": [dataclasses.asdict(finding) for finding in prepared.findings],
+        "steps": list(prepared.steps),
+        "token_lengths": None if lengths is None else dataclasses.asdict(token_lengths(lengths)),
+    }
+
+
+def _say_notes(prepared: Prepared) -> None:
+    for step in prepared.steps:
+        terminal.say(f"- {terminal.safe(step)}")
+    for dropped in prepared.dropped:
+        rows = "row" if dropped.rows == 1 else "rows"
+        terminal.say(f"- left out {dropped.rows:,} {rows} of {dropped.split}: {dropped.reason}")
+    for finding in prepared.findings:
+        terminal.say(f"note: {terminal.safe(finding.message)}")
+        if finding.hint:
+            terminal.say(f"      {terminal.safe(finding.hint)}")
+
+
+def _table(prepared: Prepared) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from textclf.data.quality import balance
+
+    title = Text(terminal.safe(prepared.name), style="bold", overflow="ellipsis", no_wrap=True)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("split")
+    for heading in ("rows", "labels", "fewest\na label", "median\na label", "most\na label", "largest\nshare"):
+        table.add_column(heading, justify="right")
+    for split, counts in prepared.label_counts.items():
+        state = balance(counts)
+        numbers = (state.rows, state.labels, state.smallest, state.median, state.largest)
+        table.add_row(split, *(f"{number:,.10g}" for number in numbers), f"{state.majority_share:.1%}")
+    return table
+
+
+def _label_lines(prepared: Prepared) -> list[Text]:
+    counts = prepared.label_counts["train"]
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    if len(ordered) <= _ALL_SHOWN:
+        return [_label_line("labels in train", ordered)]
+    rarest = sorted(ordered[-_FEW:], key=lambda item: item[1])
+    return [_label_line("most frequent in train", ordered[:_FEW]), _label_line("rarest in train", rarest)]
+
+
+def _label_line(heading: str, counts: list[tuple[str, int]]) -> Text:
+    from rich.text import Text
+
+    listed = "; ".join(f"{_short(name)} {count:,}" for name, count in counts)
+    return Text.assemble((f"{heading}: ", "bold"), listed)
+
+
+def _short(label: str) -> str:
+    safe = terminal.safe(label)
+    return safe if len(safe) <= 40 else safe[:39] + "…"
+
+
+def _length_lines(lengths: np.ndarray | None) -> list[Text]:
+    from rich.text import Text
+
+    from textclf.data.quality import share_cut, token_lengths
+
+    if lengths is None or not len(lengths):
+        return []
+    shape = token_lengths(lengths)
+    shares = f"half up to {shape.p50:,}, 90% {shape.p90:,}, 95% {shape.p95:,}, 99% {shape.p99:,}"
+    lines = [Text.assemble(("tokens in train: ", "bold"), f"{shares}, longest {shape.max:,}")]
+    cut = ", ".join(f"{share_cut(lengths, length):.1%} at {length}" for length in _LENGTHS if length < shape.max)
+    if cut:
+        lines.append(Text.assemble(("texts cut by max_length: ", "bold"), cut))
+    return lines
+
+
+def _next_command(options: dict[str, Any], model: str | None) -> str:
+    words = ["textclf", "finetune", "--model", model or "distilbert-base-uncased", *as_flags(options)]
+    return shlex.join(words)

@@ -1,0 +1,117 @@
+"""The live display of a run: a bar on a terminal, a line per evaluation elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from textclf.cli import terminal
+
+if TYPE_CHECKING:
+    from textclf.training.events import Event
+
+
+class TrainingDisplay:
+    """Shows the events of a run on stderr; used inside a `with`."""
+
+    def __init__(self) -> None:
+        self._live = terminal.is_live()
+        self._progress: Any = None
+        self._task: Any = None
+        self._phase: str | None = None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[facts]}", markup=False),
+                console=terminal.err(),
+                transient=True,
+                expand=True,
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        from textclf.training.events import Evaluated, Notice, Phase, StepDone
+
+        match event:
+            case Notice(message):
+                self._line(message)
+            case Phase(name, done, total):
+                self._bar(name, done, total, f"{done:,}/{total:,} texts")
+            case StepDone():
+                # Short facts first: a narrow terminal cuts the line at its end.
+                facts = (
+                    f"{event.step}/{event.steps}  {duration(event.seconds_left)} left  loss {event.loss:.3f}"
+                    f"  {event.texts_per_second:.0f} texts/s  rate {event.learning_rate:.1e}"
+                )
+                self._bar("train", event.step, event.steps, facts)
+            case Evaluated():
+                best = "  best so far" if event.best else ""
+                metrics = event.metrics
+                self._line(
+                    f"step {event.step}/{event.steps}  epoch {event.epoch:.1f}  train loss {event.loss:.3f}"
+                    f"  validation: loss {metrics.loss:.3f}  accuracy {metrics.accuracy:.4f}"
+                    f"  macro-F1 {metrics.macro_f1:.4f}{best}"
+                )
+
+    def _line(self, message: str) -> None:
+        if terminal.settings.quiet:
+            return
+        if self._progress is not None:
+            from rich.text import Text
+
+            self._progress.console.print(Text(terminal.safe_lines(message)))
+        else:
+            terminal.say(message)
+
+    def _bar(self, name: str, done: int, total: int, facts: str) -> None:
+        if self._progress is None:
+            return
+        if name != self._phase:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task, self._phase = self._progress.add_task(name, total=total, facts=""), name
+        self._progress.update(self._task, completed=done, facts=facts)
+
+
+class ScoringDisplay:
+    """A bar of texts done on stderr, on a terminal only."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._display = TrainingDisplay()
+
+    def __enter__(self) -> Self:
+        self._display.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.__exit__(kind, error, trace)
+
+    def __call__(self, done: int, total: int) -> None:
+        self._display._bar(self._name, done, total, f"{done:,}/{total:,} texts")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `42 s`, `3 min 20 s`, `1 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"

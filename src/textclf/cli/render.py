@@ -1,0 +1,126 @@
+"""Results as tables for a terminal. Foreign text passes through `terminal.safe` and is never read as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from textclf.cli import terminal
+from textclf.cli.progress import duration
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from textclf.evaluation.evaluation import EvalReport
+    from textclf.training.estimate import Estimate
+
+SHOWN_METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "weighted_f1": "weighted F1",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "weighted_precision": "weighted precision",
+    "weighted_recall": "weighted recall",
+    "mcc": "MCC",
+    "loss": "loss",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "average precision",
+}
+"""Metrics in the order of their interest, and what they are called."""
+
+MOST_ROWS = 25
+"""Rows of a table on a terminal; the rest is counted, and `--json` holds all."""
+
+
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A column per split, a row per metric."""
+    table = new_table("metric", *metrics)
+    for key, name in SHOWN_METRICS.items():
+        values = [one.get(key) for one in metrics.values()]
+        if any(value is not None for value in values):
+            table.add_row(name, *("-" if value is None else f"{value:.4f}" for value in values))
+    table.add_row("texts", *(f"{one['rows']:,}" for one in metrics.values()))
+    return table
+
+
+def show_report(report: EvalReport) -> None:
+    """An evaluation on stdout: metrics, labels from the worst, the largest confusions."""
+    console = terminal.out()
+    console.print(metrics_table({report.split: report.metrics.as_dict()}))
+    labels = new_table("label", "precision", "recall", "F1", "texts", "predicted", caption="labels, lowest F1 first")
+    ranked = sorted(report.per_label, key=lambda one: (one.f1 is None, one.f1 or 0.0, one.label))
+    for one in ranked[:MOST_ROWS]:
+        cells = ("-" if value is None else f"{value:.3f}" for value in (one.precision, one.recall, one.f1))
+        labels.add_row(foreign(one.label), *cells, f"{one.support:,}", f"{one.predicted:,}")
+    console.print(labels)
+    _say_rest(len(ranked), "labels")
+    if report.confusions:
+        pairs = new_table("true label", "answered", "texts", "share of label", caption="largest confusions")
+        for pair in report.confusions[:10]:
+            pairs.add_row(foreign(pair.target), foreign(pair.predicted), f"{pair.count:,}", f"{pair.share:.1%}")
+        console.print(pairs)
+    absent = report.metrics.absent_labels
+    if absent:
+        total = len(report.per_label)
+        names = ", ".join(terminal.safe(name) for name in absent[:5])
+        terminal.say(
+            f"macro averages are over {total - len(absent)} of {total} labels; these do not occur in {report.split}: "
+            f"{names}{' ...' if len(absent) > 5 else ''}"
+        )
+    if report.truncated:
+        terminal.say(
+            f"{report.truncated:,} of {report.metrics.rows:,} texts are longer than the model reads and lost their end"
+        )
+
+
+def show_estimate(estimate: Estimate) -> None:
+    """A dry run on stdout."""
+    table = new_table("expected", "value")
+    table.add_row("texts", ", ".join(f"{split} {rows:,}" for split, rows in estimate.rows.items()))
+    table.add_row("labels", f"{estimate.labels:,}")
+    table.add_row("parameters", f"{estimate.parameters / 1e6:.1f} M")
+    table.add_row(
+        "tokens per epoch", f"{estimate.tokens:,}, {estimate.padding_waste:.1%} of the computed ones are padding"
+    )
+    table.add_row(
+        "steps", f"{estimate.steps:,} in {estimate.epochs:g} epochs, {estimate.micro_batches:,} forward passes an epoch"
+    )
+    table.add_row("time", f"about {duration(estimate.seconds)}")
+    table.add_row("memory", "not known here" if estimate.memory is None else f"about {size(estimate.memory)}")
+    table.add_row("disk", f"about {size(estimate.disk)} while training")
+    terminal.out().print(table)
+
+
+def new_table(first: str, *others: str, caption: str | None = None) -> Table:
+    """A table whose first column is left, whose others are right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
+
+
+def foreign(text: str) -> Any:
+    """Foreign text as a cell: one line, harmless, no markup."""
+    from rich.text import Text
+
+    return Text(terminal.safe(text))
+
+
+def size(count: int) -> str:
+    """Bytes as a person says them."""
+    value = float(count)
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def _say_rest(total: int, what: str) -> None:
+    if total > MOST_ROWS:
+        terminal.say(f"{total - MOST_ROWS} more {what}; --json has all")

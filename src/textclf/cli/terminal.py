@@ -1,0 +1,138 @@
+"""How the command line speaks: data on stdout, everything else on stderr, foreign text made harmless."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import re
+import select
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textclf.errors import ResourceError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+# C0 and C1 controls, DEL, line and paragraph separators, bidi controls, lone surrogates, byte order mark.
+# Joiners stay (U+200C, U+200D): Persian and emoji are written with them.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]")
+
+
+@dataclass
+class Settings:
+    """What the flags that every command shares ask for."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+
+settings = Settings()
+
+
+def safe(text: str) -> str:
+    r"""Foreign text on one line that no terminal acts on: control characters become `\n`, `\x1b`, `\u202e`."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def field(text: str) -> str:
+    r"""As `safe`, and undoable: a backslash of the text's own is doubled. Never holds a tab or a line break."""
+    return safe(text.replace("\\", "\\\\"))
+
+
+def safe_lines(text: str) -> str:
+    """As `safe`, keeping line breaks: for our own messages of several lines."""
+    return "\n".join(safe(line) for line in text.split("\n"))
+
+
+def json_line(document: Any) -> str:
+    r"""A JSON document on one line; controls that JSON lets through are written as `\uXXXX`, which changes no value."""
+    text = jsonlib.dumps(document, ensure_ascii=False, allow_nan=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def out() -> Console:
+    """The console of results."""
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    """The console of messages, progress and errors."""
+    return _console(stderr=True)
+
+
+def say(text: str) -> None:
+    """One message on stderr, unless `--quiet`. The text is sanitised, never read as markup."""
+    if not settings.quiet:
+        err().print(safe_lines(text), markup=False, highlight=False, soft_wrap=True, emoji=False)
+
+
+def show(renderable: RenderableType) -> None:
+    """A table or text on stderr beside the result proper, unless `--quiet`."""
+    if not settings.quiet:
+        err().print(renderable)
+
+
+def show_json(document: Any) -> None:
+    """The one JSON document of a command with `--json`, on stdout."""
+    text = jsonlib.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
+    sys.stdout.write(_UNSAFE.sub(_escape_in_json, text) + "\n")
+    sys.stdout.flush()
+
+
+def write(data: bytes) -> None:
+    """Data on stdout, at once: nothing is left in a buffer, which at exit would meet a closed or stuck reader.
+
+    Raises BrokenPipeError when the reader has gone, ResourceError when the data cannot be written.
+    """
+    if sys.stdout is None:
+        raise ResourceError("standard output is closed", hint="send the answers to a file: --output FILE")
+    sys.stdout.flush()
+    stream = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    rest = memoryview(data)
+    try:
+        while rest:
+            count = stream.write(rest)
+            if count is None:  # a pipe that another program made non-blocking is full
+                select.select([], [stream], [])
+            rest = rest[count or 0 :]
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        raise ResourceError(f"standard output cannot be written: {err.strerror}") from err
+
+
+def abandon_output() -> None:
+    """After the reader of a pipe has gone: let what is still buffered go nowhere, without a message at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+
+
+def is_live() -> bool:
+    """Whether a live display may be drawn: stderr is a terminal that can move its cursor."""
+    return not settings.quiet and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if stream.isatty() else 120)
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
+    return short or (f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}")
+
+
+def _escape_in_json(match: re.Match[str]) -> str:
+    # json.dumps has escaped the newlines of values; those left are its own layout.
+    return "\n" if match[0] == "\n" else f"\\u{ord(match[0]):04x}"
