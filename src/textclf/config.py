@@ -6,8 +6,10 @@ A config never changes once built; `dataclasses.replace` or `build` make another
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -221,7 +223,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
         else (hint,)
     )
-    if type(None) in options and (value is None or value in ("none", "null", "auto", "")):
+    # A text may be called "none" or "auto"; where the field is no text, the words mean: not set.
+    if type(None) in options and (value is None or (str not in options and value in ("none", "null", "auto", ""))):
         return None
     for option in options:
         if typing.get_origin(option) is Literal:
@@ -236,15 +239,14 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
             return value in (True, "true")
         if option is str and isinstance(value, str):
             return value
-        if option in (int, float) and not isinstance(value, bool):
-            try:
+        if option in (int, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError, OverflowError):
                 number = float(value)
-            except (TypeError, ValueError):
-                continue
-            if option is float and number == number and abs(number) != float("inf"):
-                return number
-            if option is int and number.is_integer():
-                return int(value) if isinstance(value, str) and value.lstrip("+-").isdigit() else int(number)
+                if option is int and number.is_integer():
+                    # Not by way of float, which rounds above 2^53.
+                    return value if isinstance(value, int) else int(value) if _is_digits(value) else int(number)
+                if option is float and math.isfinite(number):
+                    return number
     kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     wanted = " or ".join(kinds.get(o, "a list of names") for o in options if o is not type(None))
     raise ConfigError(f"{key} is {value!r}; it is {wanted}")
@@ -254,13 +256,15 @@ def _all_keys() -> list[str]:
     return [f"{section}.{f.name}" for section, cls in SECTIONS.items() for f in dataclasses.fields(cls)]
 
 
+def _is_digits(value: float | str) -> bool:
+    return isinstance(value, str) and value.strip().lstrip("+-").isdecimal()
+
+
 def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if not close and "." in name:  # the right key in the wrong section
-        last = name.rpartition(".")[2]
-        by_last = {key.rpartition(".")[2]: key for key in known}
-        close = [by_last[match] for match in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.5)]
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    # By the part after the dot: the section is shared by many keys, and may be the one that is wrong.
+    by_last = {key.rpartition(".")[2]: key for key in known}
+    close = difflib.get_close_matches(name.rpartition(".")[2], list(by_last), n=1, cutoff=0.5)
+    return f"did you mean {by_last[close[0]]}?" if close else f"known: {', '.join(known)}"
 
 
 def _at_least(key: str, value: float | None, least: int) -> None:

@@ -30,7 +30,12 @@ class _ListByDefault(TyperGroup):
 
 def add_to(app: typer.Typer) -> None:
     """Register the group and its commands."""
-    group = typer.Typer(cls=_ListByDefault, help="List, show and remove runs.", rich_markup_mode="rich")
+    group = typer.Typer(
+        cls=_ListByDefault,
+        help="List, show and remove runs; alone, it lists them.",
+        epilog="Example:  textclf runs show my-run",
+        rich_markup_mode="rich",
+    )
     app.add_typer(group, name="runs")
 
     @register(group, name="list", example="textclf runs")

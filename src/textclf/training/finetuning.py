@@ -198,6 +198,8 @@ def make_learning(bench: Workbench) -> Learning:
         targets=bench.targets["train"],
         validate=lambda: _measure(bench, "validation"),
         loss=make_loss(weights_C=weights_C, label_smoothing=train.label_smoothing),
+        validation_tokens=len(bench.encoded["validation"].ids),
+        final_tokens=sum(len(encoded.ids) for split, encoded in bench.encoded.items() if split != "train"),
     )
 
 

@@ -38,12 +38,17 @@ FP16_PATIENCE = 50
 
 @dataclass(frozen=True)
 class Learning:
-    """What a run learns from: encoded texts, their targets (rows,) int64, and how to judge the classifier."""
+    """What a run learns from: encoded texts, their targets (rows,) int64, and how to judge the classifier.
+
+    validation_tokens: what `validate` scores. final_tokens: what is scored after the loop.
+    """
 
     encoded: Encoded
     targets: np.ndarray
     validate: Callable[[], Metrics]
     loss: Loss
+    validation_tokens: int
+    final_tokens: int
 
 
 def fit(
@@ -72,7 +77,7 @@ def fit(
     progress = checkpoint.load(resume, classifier, optimizer) if resume else Progress()
     if progress.scaler:
         scaler.load_state_dict(progress.scaler)
-    pace = _Pace(plan, progress)
+    pace = _Pace(plan, progress, learning)
     targets = torch.from_numpy(learning.targets).to(device.torch_device)
     lengths = learning.encoded.lengths
     order: list[np.ndarray] = []
@@ -197,8 +202,8 @@ def _evaluate(
 class _Pace:
     """The clock of a run: how far it is, how fast it goes, when it must end."""
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
-        self._plan, self._progress = plan, progress
+    def __init__(self, plan: Plan, progress: Progress, learning: Learning) -> None:
+        self._plan, self._progress, self._learning = plan, progress, learning
         self._started = time.monotonic() - progress.seconds
         self._training_seconds = 0.0
         self._texts = 0
@@ -247,8 +252,16 @@ class _Pace:
         )
 
     def _usable_budget(self) -> float:
-        # The last evaluation, of validation and of test, has to fit in as well.
-        return max(self._budget - 2 * self._evaluation_seconds, self._budget / 2)
+        """The budget less what is still to be scored: validation once more, then all splits of the best weights."""
+        learning = self._learning
+        if self._evaluation_seconds:
+            per_token = self._evaluation_seconds / learning.validation_tokens
+        else:
+            # Before the first evaluation: scoring, in fp32, costs about half of a training step in bf16.
+            per_epoch = self._training_seconds / max(self._steps, 1) * self._plan.steps_per_epoch
+            per_token = 0.5 * per_epoch / len(learning.encoded.ids)
+        reserve = per_token * (learning.validation_tokens + learning.final_tokens)
+        return max(self._budget - reserve, self._budget / 2)
 
 
 def _check_finite(step: int, loss: torch.Tensor, norm: torch.Tensor, rate: float, *, fp16: bool, before: int) -> int:
