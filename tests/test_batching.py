@@ -41,14 +41,18 @@ def test_epochs_differ() -> None:
     assert not np.array_equal(one, two)
 
 
-@given(LENGTHS, st.integers(1, 2000), st.none() | st.integers(1, 9))
-def test_micro_batches_keep_the_token_budget(lengths: np.ndarray, max_tokens: int, max_rows: int | None) -> None:
+@given(LENGTHS, st.integers(1, 2000), st.none() | st.integers(1, 9), st.none() | st.integers(0, 200))
+def test_micro_batches_keep_their_bounds(
+    lengths: np.ndarray, max_tokens: int, max_rows: int | None, max_padding: int | None
+) -> None:
     rows = np.arange(len(lengths))
-    cuts = micro_batches(rows, lengths, max_tokens=max_tokens, max_rows=max_rows)
+    cuts = micro_batches(rows, lengths, max_tokens=max_tokens, max_rows=max_rows, max_padding=max_padding)
     assert sorted(np.concatenate(cuts)) == list(rows)
     for cut in cuts:
-        assert len(cut) == 1 or lengths[cut].max() * len(cut) <= max_tokens
+        padded = lengths[cut].max() * len(cut)
+        assert len(cut) == 1 or padded <= max_tokens
         assert max_rows is None or len(cut) <= max_rows
+        assert max_padding is None or padded - lengths[cut].sum() <= max_padding
 
 
 @given(LENGTHS)
@@ -73,6 +77,9 @@ def test_collate_pads_on_the_right_and_masks(lengths: np.ndarray) -> None:
 
 def test_buckets_waste_far_less_than_random_order() -> None:
     lengths = np.random.default_rng(0).integers(4, 128, size=5000)
-    bucketed = padding_waste(epoch_steps(lengths, batch_size=32, seed=0, epoch=0), lengths, max_tokens=16384)
-    mixed = padding_waste(np.array_split(np.arange(5000), 157), lengths, max_tokens=16384)
-    assert bucketed < 0.05 < 0.4 < mixed
+    steps = epoch_steps(lengths, batch_size=32, seed=0, epoch=0)
+    cut = [rows for step in steps for rows in micro_batches(step, lengths, max_tokens=16384, max_padding=64)]
+    mixed = padding_waste(np.array_split(np.arange(5000), 157), lengths)
+    assert padding_waste(cut, lengths) < 0.05
+    assert padding_waste(steps, lengths) < 0.2
+    assert mixed > 0.4

@@ -84,9 +84,9 @@ class TrainConfig:
     epochs: float | None = None
     """Passes over train. None: as many as make about 1,000 steps, from 3 to 15."""
     learning_rate: float | None = None
-    """Peak rate of the backbone. None: by its width, 2e-4 at 384, 5e-5 at 768 (see docs/explanation/defaults.md)."""
+    """Peak rate of the backbone. None: by its width, 2.8e-4 at 384, 5e-5 at 768 (see docs/explanation/defaults.md)."""
     head_learning_rate: float | None = None
-    """Peak rate of the head, which starts from nothing. None: ten times learning_rate, at most 2e-3."""
+    """Peak rate of the head, which starts from nothing. None: ten times learning_rate, at most 3e-3."""
     batch_size: int = 32
     """Texts per optimizer step."""
     micro_batch_size: int | None = None
@@ -101,8 +101,8 @@ class TrainConfig:
     """AdamW's decay, on matrices only: not on biases, norms and their like."""
     max_grad_norm: float = 1.0
     """The gradient is scaled down to this norm; 0 turns clipping off."""
-    label_smoothing: float = 0.0
-    """Share of the target that is spread over all labels, 0 to 1."""
+    label_smoothing: float = 0.1
+    """Share of the target that is spread over all labels, 0 to 1. A tenth forgives some wrong labels."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` gives every label the same total say in the loss."""
     metric: Metric = "accuracy"

@@ -133,6 +133,12 @@ def read(folder: Path) -> Run | None:
     return Run(folder, document) if isinstance(document, dict) else None
 
 
+def title(model_folder: Path) -> str:
+    """How a model is called: its run's name, else its folder's."""
+    run = read(model_folder.parent) if model_folder.name == MODEL else None
+    return run.name if run is not None else model_folder.name
+
+
 def all_runs() -> list[Run]:
     """The runs in the user's runs folder, newest first."""
     folder = paths.runs_dir()

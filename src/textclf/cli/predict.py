@@ -103,7 +103,7 @@ def predict(
         labels=list(predictor.classes_),
         pairs=top_k,
         threshold=threshold,
-        model=str(predictor.artifact.folder),
+        model=predictor.name,
     )
     encoding = sys.stdout.encoding if wanted == "table" and destination is None and sys.stdout is not None else "utf-8"
     with _writer(destination) as write:

@@ -13,8 +13,9 @@ import numpy as np
 
 from textclf.data.encoding import Encoded
 
-BUCKET_STEPS = 50
-"""Texts of this many steps are sorted by length together: enough for like lengths, small enough to stay random."""
+BUCKET_STEPS = 8
+"""Texts of this many steps are sorted by length together. More would save padding, but steps whose texts are all
+alike teach less: see docs/explanation/batching.md."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,32 @@ def epoch_steps(lengths: np.ndarray, *, batch_size: int, seed: int, epoch: int) 
 
 
 def micro_batches(
-    rows: np.ndarray, lengths: np.ndarray, *, max_tokens: int, max_rows: int | None = None
+    rows: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    max_tokens: int,
+    max_rows: int | None = None,
+    max_padding: int | None = None,
 ) -> list[np.ndarray]:
-    """Cut rows into forward passes of at most `max_tokens` padded tokens and `max_rows` texts, one text at least."""
+    """Cut rows into forward passes of like lengths, one text at least in each.
+
+    max_tokens: padded tokens of a pass. max_rows: texts of a pass. max_padding: tokens of a pass that are
+    padding; where one more pass costs little, it is cheaper than these.
+    """
     ordered = rows[np.argsort(lengths[rows], kind="stable")]
     cuts: list[np.ndarray] = []
-    start = 0
-    for end in range(1, len(ordered) + 1):
-        tokens = int(lengths[ordered[end - 1]]) * (end - start)
-        if end - start > 1 and (tokens > max_tokens or (max_rows is not None and end - start > max_rows)):
-            cuts.append(ordered[start : end - 1])
-            start = end - 1
+    start = real = 0
+    for end, length in enumerate(lengths[ordered].tolist()):
+        padded = length * (end - start + 1)
+        over = (
+            padded > max_tokens
+            or (max_rows is not None and end - start >= max_rows)
+            or (max_padding is not None and padded - real - length > max_padding)
+        )
+        if over and end > start:
+            cuts.append(ordered[start:end])
+            start, real = end, 0
+        real += length
     if start < len(ordered):
         cuts.append(ordered[start:])
     return cuts
@@ -83,11 +99,10 @@ def collate(encoded: Encoded, rows: np.ndarray, *, pad_id: int) -> Batch:
     return Batch(input_ids, mask, rows)
 
 
-def padding_waste(steps: Iterable[np.ndarray], lengths: np.ndarray, *, max_tokens: int) -> float:
-    """Share of the computed tokens that is padding, 0 to 1."""
+def padding_waste(passes: Iterable[np.ndarray], lengths: np.ndarray) -> float:
+    """Share of the tokens computed in these forward passes that is padding, 0 to 1."""
     real = padded = 0
-    for rows in steps:
-        for cut in micro_batches(rows, lengths, max_tokens=max_tokens):
-            real += int(lengths[cut].sum())
-            padded += int(lengths[cut].max()) * len(cut)
+    for rows in passes:
+        real += int(lengths[rows].sum())
+        padded += int(lengths[rows].max()) * len(rows)
     return 1 - real / padded if padded else 0.0

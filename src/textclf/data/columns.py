@@ -186,7 +186,7 @@ def _unsure(records: Records, text: str | None, label: str | None) -> DataError:
         flag for flag, found in (("--text-column NAME", text), ("--label-column NAME", label)) if found is None
     )
     hint = f"say it with {flags}"
-    if any(len(name) > _SHOWN or "\n" in name for name in names):
+    if "." in records.file:  # a file, not a split of the Hub
         hint += "; if the file has no header line, name its columns in order: --columns text,label"
     return DataError(
         f"{records.file}: cannot tell which column holds {missing[(text is None, label is None)]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -73,7 +74,7 @@ def open_source(dataset: str) -> Source:
     if _exists(path):
         return _open_folder(path) if path.is_dir() else _open_file(path)
     if dataset in presets.shipped_data():
-        return _open_file(presets.dataset_path(dataset))
+        return dataclasses.replace(_open_file(presets.dataset_path(dataset)), name=dataset)
     if dataset in CATALOG:
         entry = CATALOG[dataset]
         return _open_hub(entry.repo, entry.config, name=dataset, min_label_count=entry.min_label_count)

@@ -121,7 +121,7 @@ def evaluate(
     )
     probs_NC = artifact.label_set.probabilities(logits_NC)
     report = EvalReport(
-        model=run.name if run else place.name,
+        model=runs.title(place),
         dataset=name,
         split=split,
         metrics=measure(targets_N, probs_NC, artifact.label_set),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from textclf.artifact import folder, hub
+from textclf.artifact import folder, hub, runs
 from textclf.artifact.folder import Artifact
 from textclf.artifact.runs import Run
 from textclf.data.encoding import Encoded, encode
@@ -57,7 +57,12 @@ class Predictor:
         # Objects, because numpy's own text type drops NULs at the end of a name.
         self.classes_ = np.array(artifact.label_set.names, dtype=object)
         self._runtime = runtime
-        self._tokenizer = _tokenizer(artifact.folder / folder.TOKENIZER)
+        self._tokenizer = artifact.tokenizer()
+
+    @property
+    def name(self) -> str:
+        """The run that made the model, else the name of its folder."""
+        return runs.title(self.artifact.folder)
 
     def predict(self, texts: Iterable[str]) -> np.ndarray:
         """The most probable label of each text: (rows,) label names."""
@@ -129,12 +134,3 @@ def _text(text: object, position: int) -> str:
     if not isinstance(text, str):
         raise UsageError(f"texts[{position}] is {type(text).__name__}; a text is a str")
     return text
-
-
-def _tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as err:  # the Rust side raises nothing narrower
-        raise ModelError(f"{path} cannot be read: {err}", hint="copy the model folder again") from err

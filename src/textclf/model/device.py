@@ -27,6 +27,14 @@ class Device:
         """cpu, cuda or mps."""
         return self.torch_device.type
 
+    @property
+    def max_padding(self) -> int | None:
+        """Padding tokens of a forward pass that one more pass is cheaper than; None where passes are dear.
+
+        On a CPU a pass costs little beside its tokens; on a GPU many kernels have to be started for each.
+        """
+        return 64 if self.kind == "cpu" else None
+
     def autocast(self) -> AbstractContextManager[object]:
         """The mixed-precision context of a forward pass; does nothing in fp32."""
         if self.precision == "fp32":

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from textclf.config import RunConfig
-from textclf.data.batching import collate, epoch_steps, micro_batches, padding_waste
+from textclf.config import RunConfig, as_dict
+from textclf.data.batching import collate, epoch_steps, padding_waste
 from textclf.training.events import Observer, ignore
-from textclf.training.finetuning import Workbench, assemble, make_learning
 from textclf.training.optim import make_optimizer, set_rate
+from textclf.training.workbench import Workbench, assemble, make_learning
 
 TRIAL_SECONDS = 10.0
 """Real steps are timed for about this long, after the largest one was tried for its memory."""
@@ -50,18 +50,13 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
 
     Nothing is written but the prepared data in the cache. Raises what `finetune` raises before training.
     """
-    from textclf.config import as_dict
-
     bench = assemble(request, on_event)
     plan, train = bench.plan, bench.encoded["train"]
     config = plan.config
     order = epoch_steps(train.lengths, batch_size=config.batch_size, seed=config.seed, epoch=0)
-    cuts = [
-        micro_batches(rows, train.lengths, max_tokens=config.micro_batch_tokens, max_rows=config.micro_batch_size)
-        for rows in order
-    ]
+    passes = [cut for rows in order for cut in plan.passes(rows, train.lengths, max_padding=bench.device.max_padding)]
     tokens_per_second = _try(bench, order)
-    padded = sum(int(train.lengths[cut].max()) * len(cut) for step in cuts for cut in step)
+    padded = sum(int(train.lengths[cut].max()) * len(cut) for cut in passes)
     evaluations = -(-plan.steps // plan.eval_every)
     # A forward pass is a third of a step's work.
     scored = evaluations * bench.encoded["validation"].lengths.sum() + sum(
@@ -75,10 +70,10 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
         parameters=parameters,
         max_length=bench.max_length,
         tokens=int(train.lengths.sum()),
-        padding_waste=padding_waste(order, train.lengths, max_tokens=config.micro_batch_tokens),
+        padding_waste=padding_waste(passes, train.lengths),
         epochs=plan.steps / plan.steps_per_epoch,
         steps=plan.steps,
-        micro_batches=sum(map(len, cuts)),
+        micro_batches=len(passes),
         seconds=float(seconds),
         memory=bench.device.peak_memory(),
         # Weights and two moments in fp32, for two checkpoints and the best; then the model itself.
@@ -103,15 +98,13 @@ def _try(bench: Workbench, order: list[np.ndarray]) -> float:
     for number, rows in enumerate([largest, *spread]):
         if number == 2 or (number == 1 and len(spread) == 1):
             started, tokens = time.monotonic(), 0
-        for cut in micro_batches(
-            rows, train.lengths, max_tokens=config.micro_batch_tokens, max_rows=config.micro_batch_size
-        ):
+        for cut in bench.plan.passes(rows, train.lengths, max_padding=bench.device.max_padding):
             with bench.device.autocast():
                 logits = bench.classifier(collate(train, cut, pad_id=bench.classifier.pad_id))
             loss = learning.loss(logits, targets[torch.from_numpy(cut).to(bench.device.torch_device)]).sum()
             loss.backward()
             tokens += int(train.lengths[cut].max()) * len(cut)
-        float(loss)  # waits for the device
+        float(loss.detach())  # waits for the device
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if number > 3 and time.monotonic() - started > TRIAL_SECONDS:

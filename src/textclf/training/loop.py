@@ -14,7 +14,7 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from textclf.data.batching import collate, epoch_steps, micro_batches
+from textclf.data.batching import collate, epoch_steps
 from textclf.data.encoding import Encoded
 from textclf.errors import DivergedError, ResourceError
 from textclf.metrics import LOWER_IS_BETTER, Metrics
@@ -103,9 +103,7 @@ def fit(
         )
         step_loss = torch.zeros((), device=device.torch_device)
         try:
-            for cut in micro_batches(
-                rows, lengths, max_tokens=config.micro_batch_tokens, max_rows=config.micro_batch_size
-            ):
+            for cut in plan.passes(rows, lengths, max_padding=device.max_padding):
                 with device.autocast():
                     logits = classifier(collate(learning.encoded, cut, pad_id=classifier.pad_id))
                 loss = learning.loss(logits, targets[torch.from_numpy(cut).to(device.torch_device)]).sum() / len(rows)
