@@ -27,11 +27,11 @@ def runs_dir() -> Path:
 def slug(text: str) -> str:
     """A file name made of foreign text: lower case letters, digits, `-`, `_` and `.` only, never empty or hidden.
 
-    The one way from a text to a path. Where characters had to go, eight hex digits of the text's
+    The one way from a text to a path. Where the text had to change, eight hex digits of the text's
     SHA-256 keep unlike texts apart.
     """
     kept = re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")
-    if kept == text.lower() and 0 < len(kept) <= SLUG_LENGTH:
+    if kept == text and 0 < len(kept) <= SLUG_LENGTH:
         return kept
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{kept[: SLUG_LENGTH - 9].rstrip('-._')}-{digest}".lstrip("-")

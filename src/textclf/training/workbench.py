@@ -49,7 +49,12 @@ class Workbench:
 def assemble(config: RunConfig, observe: Observer) -> Workbench:
     """Prepare the data, load the model, encode, and choose what the config left open."""
     device = pick_device(config.train.device, config.train.precision)
+    observe(Notice(f"device: {device.reason}"))
     prepared = prepare(config.data)
+    for one in prepared.dropped:
+        observe(Notice(f"left out {one.rows:,} rows of {one.split}: {one.reason}"))
+    for found in prepared.findings:
+        observe(Notice(f"note: {found.message}"))
     base_name = short_name(config.model.name)
     assert config.model.name is not None
     base = hub.fetch(config.model.name, revision=config.model.revision, allow_bin=config.model.allow_bin)
@@ -77,16 +82,8 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         for split, part in rows.items()
     }
     plan = make_plan(config.train, rows=len(train), width=classifier.width)
-    dropped = [f"left out {one.rows:,} rows of {one.split}: {one.reason}" for one in prepared.dropped]
-    found = [f"note: {one.message}" for one in prepared.findings]
     cut = f"{train.truncated.mean():.1%} of the training texts are longer and lose their end"
-    for message in (
-        *dropped,
-        *found,
-        f"device: {device.reason}",
-        f"max_length {max_length} tokens: {cut}",
-        *plan.reasons,
-    ):
+    for message in (f"max_length {max_length} tokens: {cut}", *plan.reasons):
         observe(Notice(message))
     return Workbench(
         config=replace(config, train=plan.config, model=replace(config.model, max_length=max_length)),
