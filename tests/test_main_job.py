@@ -85,11 +85,11 @@ def test_the_main_job_word_for_word_as_in_the_readme(hub: HubStandIn, cli: Cli, 
     answered = cli("predict", input="where is my card\nmy password\n", env=environment)
     assert [line.split("\t")[2] for line in answered.stdout.splitlines()] == ["where is my card", "my password"]
 
-    pushed = cli("push", "someone/banking-intents", "--json", env=environment)
+    pushed = cli("push", "alice/banking-intents", "--json", env=environment)
     assert pushed.returncode == 0, pushed.stderr
-    files = hub.model("someone/banking-intents").files()
+    files = hub.model("alice/banking-intents").files
     assert {"config.json", "model.safetensors", "tokenizer.json", "textclf.json", "README.md"} <= set(files)
-    assert hub.model("someone/banking-intents").private
+    assert hub.model("alice/banking-intents").private
     front = files["README.md"].decode()
     assert "base_model: distilbert-base-uncased" in front and "legacy-datasets/banking77" in front
 
@@ -99,11 +99,9 @@ def test_the_main_job_word_for_word_as_in_the_readme(hub: HubStandIn, cli: Cli, 
         **hub.environment(tmp_path / "hf2", token=WRITE_TOKEN),
         "TEXTCLF_HOME": str(tmp_path / "other"),
     }
-    again = cli("predict", "--model", "someone/banking-intents", input="where is my card\nmy password\n", env=elsewhere)
+    again = cli("predict", "--model", "alice/banking-intents", input="where is my card\nmy password\n", env=elsewhere)
     assert again.stdout == answered.stdout, again.stderr
-    offline = cli(
-        "predict", "--model", "someone/banking-intents", input="x\n", env={**elsewhere, "HF_HUB_OFFLINE": "1"}
-    )
+    offline = cli("predict", "--model", "alice/banking-intents", input="x\n", env={**elsewhere, "HF_HUB_OFFLINE": "1"})
     assert offline.returncode == 0, offline.stderr
     hub_logs = [request for request in hub.requests if "distilbert" in request.path and request.path.endswith(".bin")]
     assert not hub_logs
