@@ -226,6 +226,41 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_command_goes_on(
     assert kept["state"] == "paused"
 
 
+class TestStreams:
+    """Closed, full or narrow standard streams end nothing that went well, and hide no exit code."""
+
+    def _run(self, tail: str, *arguments: Any, **environment: str) -> CompletedProcess[str]:
+        command = f'exec "$0" -m textclf "$@" {tail}'
+        words = ["bash", "-c", command, sys.executable, *map(str, arguments)]
+        return subprocess.run(words, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+
+    def test_messages_that_nobody_can_read(self, tiny_csv: Path, tmp_path: Path) -> None:
+        for tail in ("2>&-", "2>/dev/full"):
+            assert self._run(tail, "prepare", "-d", tiny_csv).returncode == 0
+            assert self._run(tail, "prepare", "-d", tmp_path / "none.csv").returncode == 3
+
+    def test_results_that_cannot_be_written(self, tiny_csv: Path) -> None:
+        for tail in (">&-", ">/dev/full"):
+            for flags in ([], ["--json"]):
+                done = self._run(tail, "prepare", "-d", tiny_csv, *flags)
+                assert done.returncode == 6, (tail, flags, done.stderr)
+                assert "Traceback" not in done.stderr and "a bug" not in done.stderr
+
+    def test_a_locale_that_knows_ascii_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "wide.csv"
+        path.write_text("text,label\n" + "".join(f"text {n},{'ü…🙂'[n % 3] * 50}\n" for n in range(60)))
+        done = self._run("", "prepare", "-d", path, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+        assert done.returncode == 0, done.stderr
+
+    def test_a_home_that_cannot_be_written(self, tiny_csv: Path) -> None:
+        done = self._run("", "prepare", "-d", tiny_csv, TEXTCLF_HOME="/proc/nowhere")
+        assert done.returncode == 6 and "cannot be written" in done.stderr
+
+    def test_an_empty_name_is_a_usage_error(self) -> None:
+        assert self._run("", "prepare", "--dataset", "").returncode == 2
+        assert self._run("", "finetune", "--dataset", "x", "--model", "").returncode == 2
+
+
 class TestOnATerminal:
     """What a person sees: drawn on a pseudo-terminal of 80 columns."""
 

@@ -329,7 +329,7 @@ class TestBadInput:
 
     def test_other_settings_in_the_same_folder(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
         textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
-        with pytest.raises(ModelError, match=r"train\.epochs was 3\.0, now 4\.0"):
+        with pytest.raises(UsageError, match=r"train\.epochs was 3\.0, now 4\.0"):
             textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **{**FAST, "epochs": 4})
 
     def test_data_that_changed_during_a_pause(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
@@ -421,3 +421,91 @@ class TestBadInput:
         textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", on_event=intrude, **FAST)
         assert answers[0].returncode == 9
         assert f"process {os.getpid()}" in answers[0].stderr
+
+
+class TestNothingIsLost:
+    """What lies in a folder is deleted only when it is a run of ours and something better can take its place."""
+
+    def test_another_programs_run_json_is_no_run(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        foreign = tmp_path / "thesis"
+        foreign.mkdir()
+        (foreign / "run.json").write_text('{"experiment": 1}')
+        with pytest.raises(UsageError, match="holds something else"):
+            textclf.finetune(tiny_base, tiny_csv, out=foreign, overwrite=True, **FAST)
+        assert (foreign / "run.json").exists()
+
+    def test_a_run_that_holds_foreign_files_is_not_deleted(
+        self, tiny_base: Path, tiny_csv: Path, tmp_path: Path
+    ) -> None:
+        run = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
+        (run.folder / "thesis.txt").write_text("precious")
+        with pytest.raises(UsageError, match=r"thesis\.txt"):
+            textclf.finetune(tiny_base, tiny_csv, out=run.folder, overwrite=True, **FAST)
+        assert (run.folder / "thesis.txt").exists() and run.model_folder.is_dir()
+
+    def test_overwrite_checks_data_and_model_first(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        run = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
+        for model, data in (
+            (tmp_path / "typo", tiny_csv),
+            (tiny_base, tmp_path / "typo.csv"),
+            (run.model_folder, tiny_csv),
+        ):
+            with pytest.raises(textclf.TextclfError):
+                textclf.finetune(model, data, out=run.folder, overwrite=True, **FAST)
+            assert run.model_folder.is_dir()
+
+    def test_a_failed_first_try_leaves_nothing_in_the_way(
+        self, tiny_base: Path, tiny_csv: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ModelError):
+            textclf.finetune(tmp_path / "typo", tiny_csv, out=tmp_path / "run", **FAST)
+        assert not (tmp_path / "run").exists()
+        hollow = tmp_path / "hollow"
+        hollow.mkdir()
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            (hollow / name).write_bytes((tiny_base / name).read_bytes())
+        with pytest.raises(ModelError):
+            textclf.finetune(hollow, tiny_csv, out=tmp_path / "run", **FAST)
+        assert textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST).state == "done"
+
+    def test_new_data_is_not_taken_for_the_old(self, tiny_base: Path, tiny_csv: Path) -> None:
+        textclf.finetune(tiny_base, tiny_csv, **FAST)
+        tiny_csv.write_text(tiny_csv.read_text() + "one more row,a\n")
+        with pytest.raises(ModelError, match="data has changed"):
+            textclf.finetune(tiny_base, tiny_csv, **FAST)
+        assert textclf.finetune(tiny_base, tiny_csv, overwrite=True, **FAST).state == "done"
+
+    def test_what_a_killed_process_left_is_swept(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        def stop(event: Event) -> None:
+            if isinstance(event, StepDone):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(InterruptedRun):
+            textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", on_event=stop, **FAST)
+        (tmp_path / "run/.model.abc.tmp").mkdir()
+        (tmp_path / "run/checkpoints/.step-9.abc.tmp").mkdir()
+        run = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
+        assert not list(run.folder.rglob("*.tmp"))
+
+    def test_out_may_be_a_link(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+        textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
+        (tmp_path / "link").symlink_to(tmp_path / "run")
+        again = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "link", overwrite=True, **FAST)
+        assert again.folder == (tmp_path / "run").resolve()
+
+
+def test_threads_share_a_predictor(tiny_artifact: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    predictor = textclf.load(tiny_artifact)
+    texts = [text for text, _ in tiny_models.rows(40)]
+    expected = predictor.predict_proba(texts)
+    with ThreadPoolExecutor(4) as pool:
+        for probs in pool.map(lambda _: predictor.predict_proba(texts), range(16)):
+            assert np.allclose(probs, expected, atol=1e-6)
+
+
+def test_a_config_file_can_be_given(tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(f"data:\n  dataset: {tiny_csv}\ntrain:\n  epochs: 1\n  batch_size: 16\n")
+    run = textclf.finetune(tiny_base, config=tmp_path / "run.yaml", epochs=2)
+    assert (run.config["train"]["epochs"], run.config["train"]["batch_size"]) == (2, 16)

@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -340,3 +341,9 @@ def test_a_name_on_the_command_line_is_a_file_or_a_model(tmp_path: Path, monkeyp
         assert reading.is_data_file(name), name
     for name in ("banking77", "owner/model", "owner/model-v1.5", ".", "run.csv", ""):
         assert not reading.is_data_file(name), name
+
+
+@pytest.mark.parametrize("texts", [None, 3, {"a": 1}, b"bytes", "one text"])
+def test_what_is_no_list_of_texts_is_refused(predictor: Predictor, texts: Any) -> None:
+    with pytest.raises(UsageError):
+        predictor.predict(texts)

@@ -143,17 +143,15 @@ def _umask() -> int:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
-    except ResourceError:
+    except (ResourceError, BrokenPipeError):
         raise
     except OSError as err:
         if err.errno in _FULL:
             raise _full(path) from err
-        if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise ResourceError(
-                f"{path} cannot be written: {err.strerror}",
-                hint="choose a folder you may write to with --out or TEXTCLF_HOME",
-            ) from err
-        raise
+        raise ResourceError(
+            f"{path} cannot be written: {err.strerror}",
+            hint="choose a folder you may write to with --out or TEXTCLF_HOME",
+        ) from err
     except Exception as err:
         # Rust libraries (safetensors) word the operating system's error in an exception of their own.
         if any(f"(os error {number})" in str(err) for number in _FULL):

@@ -43,6 +43,7 @@ class DataConfig:
     """Of sampling and splitting. Apart from train.seed, so that several trainings share one split."""
 
     def __post_init__(self) -> None:
+        _not_empty("data.dataset", self.dataset)
         for name in ("validation_size", "test_size"):
             size = getattr(self, name)
             if size < 0 or (size > 1 and size != int(size)):
@@ -70,6 +71,7 @@ class ModelConfig:
     """Open weights in PyTorch's pickle format where a model has no safetensors (with `weights_only`)."""
 
     def __post_init__(self) -> None:
+        _not_empty("model.name", self.name)
         _at_least("model.max_length", self.max_length, 4)
 
 
@@ -265,6 +267,11 @@ def _nearest(name: str, known: list[str]) -> str:
     by_last = {key.rpartition(".")[2]: key for key in known}
     close = difflib.get_close_matches(name.rpartition(".")[2], list(by_last), n=1, cutoff=0.5)
     return f"did you mean {by_last[close[0]]}?" if close else f"known: {', '.join(known)}"
+
+
+def _not_empty(key: str, value: str | None) -> None:
+    if value is not None and not value.strip():
+        raise ConfigError(f"{key} is empty", hint="is a variable of your shell unset?")
 
 
 def _at_least(key: str, value: float | None, least: int) -> None:

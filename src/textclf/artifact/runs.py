@@ -29,6 +29,9 @@ MODEL = "model"
 CHECKPOINTS = "checkpoints"
 EVALUATIONS = "eval"
 LOCK = ".lock"
+FORMAT = "textclf run 1"
+"""What run.json says it is."""
+_OURS = {STATE, CONFIG, METRICS, MODEL, CHECKPOINTS, EVALUATIONS, LOCK}
 
 State = Literal["new", "running", "paused", "done", "failed"]
 
@@ -87,15 +90,28 @@ class Run:
         return Run(self.folder, document)
 
 
-def create(folder: Path, request: dict[str, Any]) -> Run:
-    """Make a run folder for a config as it was asked for. Raises UsageError where the folder holds anything."""
+def check_free(folder: Path) -> None:
+    """Raises UsageError where a folder for a new run holds anything."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             f"{folder} holds something else already; nothing was written",
             hint="give another folder with --out, or empty this one",
         )
-    atomic.write_json(folder / CONFIG, request)
-    return Run(folder, {"state": "new", "started": _now()}).update(request=request)
+
+
+def create(folder: Path, request: dict[str, Any]) -> Run:
+    """Make a run folder for a config as it was asked for, in one step. Raises UsageError where it holds anything."""
+    check_free(folder)
+    document = {"format": FORMAT, "state": "new", "started": _now(), "request": request}
+    with atomic.new_folder(folder) as draft:
+        atomic.write_json(draft / CONFIG, request)
+        run = Run(draft, document).update()
+    return Run(folder, run.document)
+
+
+def is_blank(run: Run) -> bool:
+    """Whether nothing was learnt in a run yet: it has neither a checkpoint nor a model."""
+    return not (run.folder / MODEL).exists() and not any((run.folder / CHECKPOINTS).glob("step-*"))
 
 
 @contextmanager
@@ -119,18 +135,19 @@ def locked(run: Run) -> Iterator[None]:
             ) from err
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        _sweep(run.folder)
         yield
     finally:
         os.close(handle)
 
 
 def read(folder: Path) -> Run | None:
-    """The run in a folder, or None where there is none."""
+    """The run in a folder, or None where there is none; another program's run.json is none of ours."""
     try:
         document = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return Run(folder, document) if isinstance(document, dict) else None
+    return Run(folder, document) if isinstance(document, dict) and document.get("format") == FORMAT else None
 
 
 def title(model_folder: Path) -> str:
@@ -211,18 +228,40 @@ def is_busy(run: Run) -> bool:
 
 
 def remove(run: Run) -> None:
-    """Delete a run with its checkpoints and model. Raises BusyError while a process works in it, ResourceError."""
+    """Delete a run with its checkpoints and model.
+
+    Raises BusyError while a process works in it, UsageError where files lie in it that are not the run's,
+    ResourceError where it cannot be deleted.
+    """
+    folder = run.folder.resolve()
     try:
         with locked(run):
+            foreign = sorted(path.name for path in folder.iterdir() if path.name not in _OURS)
+            if foreign:
+                raise UsageError(
+                    f"{folder} also holds {foreign[0]!r}, which is not the run's; nothing was deleted",
+                    hint="move it elsewhere first",
+                )
             # Out of sight in one step: a removal that is cut short leaves no half run under the name.
-            doomed = run.folder.with_name(f".{run.folder.name}.{os.getpid()}.removed")
-            run.folder.rename(doomed)
+            doomed = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
+            folder.rename(doomed)
             shutil.rmtree(doomed)
     except OSError as err:
         raise ResourceError(
             f"run {run.name} cannot be removed whole: {err.strerror} ({err.filename})",
             hint="check who owns the folder, and delete what is left by hand",
         ) from err
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what a killed process left half written; called by the one that holds the lock."""
+    for place in (folder, folder / CHECKPOINTS, folder / EVALUATIONS):
+        for pattern in (".*.tmp", ".*.old"):
+            for left in place.glob(pattern):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
 
 
 def _now() -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -47,6 +49,7 @@ runs.add_to(app)
 
 def main() -> NoReturn:
     """Run the command line and exit with the code of what happened."""
+    terminal.make_streams_safe()
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
@@ -58,20 +61,32 @@ def main() -> NoReturn:
     except MemoryError as err:
         _report(f"out of memory: {err}" if str(err) else "out of memory", None)
         sys.exit(6)
+    except OSError as err:
+        if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS):
+            _report_bug(err)
+            sys.exit(1)
+        _report(str(err), None)
+        terminal.abandon_output()
+        sys.exit(6)
     except Exception as err:  # noqa: BLE001  # the one place that turns a bug into a message
-        _report(
-            f"a bug of textclf: {type(err).__name__}: {err}",
-            "run the command again with --debug, and report what it prints",
-        )
+        _report_bug(err)
         sys.exit(1)
     sys.exit(0)
+
+
+def _report_bug(err: Exception) -> None:
+    _report(
+        f"a bug of textclf: {type(err).__name__}: {err}",
+        "run the command again with --debug, and report what it prints",
+    )
 
 
 def _report(message: str, hint: str | None) -> None:
     if terminal.settings.debug:
         logging.getLogger("textclf").exception("traceback, because of --debug")
-    console = terminal.err()
-    console.print("error:", style="bold red", end=" ")
-    console.print(terminal.safe_lines(message), soft_wrap=True)
-    if hint:
-        console.print("  " + terminal.safe_lines(hint).replace("\n", "\n  "), soft_wrap=True)
+    with suppress(OSError):  # the exit code still tells
+        console = terminal.err()
+        console.print("error:", style="bold red", end=" ")
+        console.print(terminal.safe_lines(message), soft_wrap=True)
+        if hint:
+            console.print("  " + terminal.safe_lines(hint).replace("\n", "\n  "), soft_wrap=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json as jsonlib
 import os
 import re
 import select
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,20 +69,21 @@ def err() -> Console:
 def say(text: str) -> None:
     """One message on stderr, unless `--quiet`. The text is sanitised, never read as markup."""
     if not settings.quiet:
-        err().print(safe_lines(text), markup=False, highlight=False, soft_wrap=True, emoji=False)
+        with suppress(OSError):  # a full disk behind stderr
+            err().print(safe_lines(text), markup=False, highlight=False, soft_wrap=True, emoji=False)
 
 
 def show(renderable: RenderableType) -> None:
     """A table or text on stderr beside the result proper, unless `--quiet`."""
     if not settings.quiet:
-        err().print(renderable)
+        with suppress(OSError):
+            err().print(renderable)
 
 
 def show_json(document: Any) -> None:
     """The one JSON document of a command with `--json`, on stdout."""
     text = jsonlib.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
-    sys.stdout.write(_UNSAFE.sub(_escape_in_json, text) + "\n")
-    sys.stdout.flush()
+    write((_UNSAFE.sub(_escape_in_json, text) + "\n").encode("utf-8"))
 
 
 def write(data: bytes) -> None:
@@ -117,13 +120,25 @@ def abandon_output() -> None:
 
 def is_live() -> bool:
     """Whether a live display may be drawn: stderr is a terminal that can move its cursor."""
-    return not settings.quiet and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return terminal and not settings.quiet and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def make_streams_safe() -> None:
+    """Printing must not end a run: what the locale cannot say is escaped, and a closed stderr swallows messages."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # for as long as we live
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
+    if stream is None:
+        raise ResourceError("standard output is closed", hint="send it to a file, or to /dev/null")
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if stream.isatty() else 120)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -127,6 +127,9 @@ def load(reference: str | Path | Run | None = None, *, device: str = "auto") -> 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
     if isinstance(texts, (str, bytes)):
         raise UsageError("one text was given where many are expected", hint='put it in a list: predict(["..."])')
+    # Iterating over a mapping or a data frame would give its keys.
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        raise UsageError(f"texts are a {type(texts).__name__}; give a list, an array or a column of str")
     return (_text(text, position) for position, text in enumerate(texts))
 
 

@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         """A finished classifier. Raises ModelError where weights are missing."""
         network = load_finished(artifact.folder, artifact.label_set)
         pad_id = network.config.pad_token_id
-        return cls(network, artifact.label_set, pad_id=int(pad_id) if pad_id is not None else 0)
+        return cls(network, artifact.label_set, pad_id=int(pad_id) if pad_id is not None else 0).eval()
 
     @property
     def device(self) -> torch.device:

@@ -28,7 +28,8 @@ def score(
     """
     logits_NC = np.zeros((len(encoded), len(classifier.label_set)), dtype=np.float32)
     was_training = classifier.training
-    classifier.eval()
+    if was_training:  # not otherwise: other threads may be scoring with the same classifier
+        classifier.eval()
     done = 0
     try:
         with torch.inference_mode():
@@ -39,5 +40,6 @@ def score(
                 if on_progress is not None:
                     on_progress(done)
     finally:
-        classifier.train(was_training)
+        if was_training:
+            classifier.train()
     return logits_NC

@@ -19,26 +19,27 @@ import torch
 import transformers
 
 import textclf
-from textclf import atomic, paths
+from textclf import atomic, paths, presets
 from textclf.artifact import card, folder, runs
 from textclf.artifact.folder import Facts
 from textclf.artifact.runs import Run
 from textclf.config import RunConfig, as_dict, build, by_field, check_complete
-from textclf.errors import InterruptedRun, ModelError, TextclfError
+from textclf.data.preparation import Prepared, prepare
+from textclf.errors import InterruptedRun, ModelError, TextclfError, UsageError
 from textclf.metrics import Metrics
 from textclf.model.device import Device
 from textclf.training import checkpoint
 from textclf.training.events import Notice, Observer, ignore
 from textclf.training.loop import fit
 from textclf.training.trackers import JsonlTracker
-from textclf.training.workbench import Workbench, assemble, make_learning, measure_split, short_name
+from textclf.training.workbench import Workbench, assemble, check, make_learning, measure_split, short_name
 
 
 def finetune(
     model: str | Path | None = None,
     dataset: str | Path | None = None,
     *,
-    config: RunConfig | Mapping[str, Any] | None = None,
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     on_event: Observer = ignore,
@@ -47,7 +48,8 @@ def finetune(
     """Fine-tune a pretrained model on labelled text.
 
     model: Hub id or folder of the pretrained model. dataset: catalog name, file, folder or Hub id.
-    config: a RunConfig or nested mapping; `settings` are its fields by name (`epochs=3`) and win over it.
+    config: a RunConfig, a nested mapping or a YAML file; `settings` are its fields by name (`epochs=3`),
+        which win over it.
     out: the run folder; None makes one in the runs folder, named after data set, model and config.
     overwrite: delete what an earlier run left there. Without it the same call resumes an unfinished run and
         returns a finished one as it is.
@@ -57,14 +59,19 @@ def finetune(
     checkpoint was written.
     """
     request = resolve(model, dataset, config=config, **settings)
-    run_folder = Path(out).expanduser().absolute() if out is not None else paths.runs_dir() / run_name(request)
-    run = _open(run_folder, request, overwrite=overwrite)
-    if run.state == "done":
-        on_event(Notice(f"run {run.name} is finished already; --overwrite trains anew"))
-        return run
+    run_folder = Path(out).expanduser().resolve() if out is not None else paths.runs_dir() / run_name(request)
+    run = runs.read(run_folder)
+    if run is None or overwrite or (runs.is_blank(run) and run.document["request"] != as_dict(request)):
+        run = _begin(run, run_folder, request, on_event)
+    else:
+        _check_same(run, request)
+        if run.state == "done":
+            _check_data(run, prepare(request.data))
+            on_event(Notice(f"run {run.name} is finished already; --overwrite trains anew"))
+            return run
     with runs.locked(run):
         try:
-            return _train(run, request, on_event)
+            return _train(run, assemble(request, on_event), on_event)
         except InterruptedRun:  # not a failure: the run is paused
             raise
         except TextclfError as err:
@@ -76,10 +83,12 @@ def resolve(
     model: str | Path | None,
     dataset: str | Path | None,
     *,
-    config: RunConfig | Mapping[str, Any] | None = None,
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
     **settings: Any,
 ) -> RunConfig:
     """One RunConfig out of the arguments of `finetune`. Raises UsageError without model or data set."""
+    if isinstance(config, (str, Path)):
+        config = presets.read_config_file(config)
     base = as_dict(config) if isinstance(config, RunConfig) else dict(config or {})
     named = {
         "model": {"name": str(model)} if model is not None else {},
@@ -103,13 +112,8 @@ def run_name(config: RunConfig) -> str:
     return "-".join([*named, digest])
 
 
-def _train(run: Run, request: RunConfig, observe: Observer) -> Run:
-    bench = assemble(request, observe)
-    if run.document.get("fingerprint") not in (None, bench.prepared.fingerprint):
-        raise ModelError(
-            f"the data has changed since run {run.name} began; its checkpoints were learnt from other rows",
-            hint="--overwrite starts anew with the data as it is now",
-        )
+def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
+    _check_data(run, bench.prepared)
     resume, damaged = checkpoint.newest(run.folder / runs.CHECKPOINTS)
     for message in damaged:
         observe(Notice(message))
@@ -231,27 +235,43 @@ def _environment(device: Device) -> dict[str, str]:
     }
 
 
-def _open(run_folder: Path, request: RunConfig, *, overwrite: bool) -> Run:
-    """The run in this folder, made new where there is none. Raises UsageError where it is another run's."""
-    run = runs.read(run_folder)
-    if run is not None and overwrite:
-        runs.remove(run)
-        run = None
-    wanted = as_dict(request)
-    if run is None:
-        return runs.create(run_folder, wanted)
+def _begin(old: Run | None, run_folder: Path, request: RunConfig, observe: Observer) -> Run:
+    """A new run in this folder, in place of an old one. What is wrong with data or model shows before anything goes."""
+    if old is None:
+        runs.check_free(run_folder)
+    else:
+        for value in (request.data.dataset, request.model.name):
+            if Path(str(value)).is_relative_to(run_folder):
+                raise UsageError(
+                    f"{value} lies in the run that --overwrite would delete", hint="give the new run another --out"
+                )
+    check(request)
+    if old is not None:
+        runs.remove(old)
+    return runs.create(run_folder, as_dict(request))
+
+
+def _check_same(run: Run, request: RunConfig) -> None:
+    before = run.document["request"]
     differences = [
-        f"{section}.{key} was {run.document.get('request', {}).get(section, {}).get(key)!r}, now {value!r}"
-        for section, values in wanted.items()
+        f"{section}.{key} was {before.get(section, {}).get(key)!r}, now {value!r}"
+        for section, values in as_dict(request).items()
         for key, value in values.items()
-        if run.document.get("request", {}).get(section, {}).get(key) != value
+        if before.get(section, {}).get(key) != value
     ]
     if differences:
-        raise ModelError(
-            f"{run_folder} holds a run with other settings: {'; '.join(differences[:5])}",
+        raise UsageError(
+            f"{run.folder} holds a run with other settings: {'; '.join(differences[:5])}",
             hint="give another --out, or --overwrite to delete that run",
         )
-    return run
+
+
+def _check_data(run: Run, prepared: Prepared) -> None:
+    if run.document.get("fingerprint") not in (None, prepared.fingerprint):
+        raise ModelError(
+            f"the data has changed since run {run.name} began; it was learnt from other rows",
+            hint="--overwrite starts anew with the data as it is now",
+        )
 
 
 def _absolute(reference: str) -> str:

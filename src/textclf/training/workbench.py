@@ -82,7 +82,11 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         for split, part in rows.items()
     }
     plan = make_plan(config.train, rows=len(train), width=classifier.width)
-    cut = f"{train.truncated.mean():.1%} of the training texts are longer and lose their end"
+    cut = (
+        f"{train.truncated.mean():.1%} of the training texts are longer and lose their end"
+        if train.truncated.any()
+        else "no training text is longer"
+    )
     for message in (f"max_length {max_length} tokens: {cut}", *plan.reasons):
         observe(Notice(message))
     return Workbench(
@@ -98,6 +102,14 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         plan=plan,
         max_length=max_length,
     )
+
+
+def check(config: RunConfig) -> None:
+    """Raise what is wrong with the data, the model or the device, without loading weights."""
+    pick_device(config.train.device, config.train.precision)
+    prepare(config.data)
+    assert config.model.name is not None
+    hub.fetch(config.model.name, revision=config.model.revision, allow_bin=config.model.allow_bin)
 
 
 def make_learning(bench: Workbench) -> Learning:
