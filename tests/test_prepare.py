@@ -12,7 +12,7 @@ import pytest
 
 import textclf
 from textclf.config import DataConfig
-from textclf.errors import ConfigError, UsageError
+from textclf.errors import ConfigError, DataError, UsageError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(
@@ -343,3 +343,10 @@ def test_set_in_the_cache_of_datasets_works_offline(cli, tmp_path):
     assert again["from_cache"]
     unknown = cli("prepare", "-d", "owner/tickets:large", env=env)
     assert unknown.returncode == 5
+
+
+def test_what_is_wrong_with_a_whole_split_names_the_data_set(tmp_path: Path) -> None:
+    path = tmp_path / "lonely.csv"
+    path.write_text("text,label\n" + "".join(f"text {n},a\n" for n in range(20)))
+    with pytest.raises(DataError, match=r"lonely\.csv: .*one label"):
+        textclf.prepare(path)

@@ -92,7 +92,13 @@ def prepare(dataset: str | Path | DataConfig, **settings: Any) -> Prepared:
     source = open_source(wanted.dataset)
     least = wanted.min_label_count or source.min_label_count or 1
     folder = _folder(source, wanted, least)
-    return _cached(folder) or _prepare(source, wanted, least, folder)
+    try:
+        return _cached(folder) or _prepare(source, wanted, least, folder)
+    except DataError as err:
+        if source.name in err.message:
+            raise
+        # What is wrong with a split as a whole names no file of its own.
+        raise DataError(f"{source.name}: {err.message}", hint=err.hint) from err
 
 
 def read_labelled(
