@@ -182,24 +182,20 @@ def test_micro_batches_add_up_to_the_whole_batch(tiny_csv: Path, tmp_path: Path)
             assert torch.allclose(tensor, weights(cut)[name], atol=2e-4), (settings, name)
 
 
-def test_the_best_checkpoint_is_the_one_that_is_kept(tiny_base: Path, tiny_csv: Path) -> None:
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_the_best_checkpoint_is_the_one_that_is_kept(metric: str, tiny_base: Path, tiny_csv: Path) -> None:
     evaluations: list[Evaluated] = []
 
     def watch(event: Event) -> None:
         if isinstance(event, Evaluated):
             evaluations.append(event)
 
-    run = textclf.finetune(
-        tiny_base,
-        tiny_csv,
-        epochs=12,
-        batch_size=8,
-        learning_rate=2e-3,
-        metric="loss",
-        precision="fp32",
-        on_event=watch,
-    )
-    best = min(evaluations, key=lambda event: event.metrics.loss)
+    settings = {"epochs": 12, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"}
+    run = textclf.finetune(tiny_base, tiny_csv, metric=metric, on_event=watch, **settings)
+    if metric == "loss":
+        best = min(evaluations, key=lambda event: event.metrics.loss)
+    else:  # equal accuracies are told apart by the loss
+        best = max(evaluations, key=lambda event: (event.metrics.accuracy, -event.metrics.loss))
     assert run.document["best_step"] == best.step
     assert run.metrics["validation"]["loss"] == pytest.approx(best.metrics.loss, abs=1e-6)
 

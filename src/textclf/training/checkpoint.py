@@ -27,9 +27,9 @@ class Progress:
     """Where a run stands; all that is not a tensor.
 
     step: optimizer steps done. evaluated_step: when validation was last scored. loss: mean of the last steps,
-    whose own are in `recent`.
-    seconds: training time so far, over all sittings. best_score: higher is
-    better, of the checkpoint at best_step. stale: evaluations since then. scaler: of fp16, or None.
+    whose own are in `recent`. seconds: training time so far, over all sittings. best_score, best_loss: of the
+    checkpoint at best_step on validation, the score being higher for better. stale: evaluations since the score
+    last rose. scaler: of fp16, or None.
     The order of texts and the random numbers of a step follow from the seed and the step alone.
     """
 
@@ -39,6 +39,7 @@ class Progress:
     recent: list[float] = field(default_factory=list)
     seconds: float = 0.0
     best_score: float | None = None
+    best_loss: float | None = None
     best_step: int | None = None
     stale: int = 0
     stopped_early: str | None = None

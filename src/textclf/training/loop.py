@@ -182,11 +182,12 @@ def _evaluate(
     metrics = learning.validate()
     value = metrics.as_dict()[config.metric]
     score = -value if config.metric in LOWER_IS_BETTER else value
-    best = progress.best_score is None or score > progress.best_score
+    improved = progress.best_score is None or score > progress.best_score
+    # Few validation texts give equal scores often; the loss then tells which model is surer of the right labels.
+    best = improved or (score == progress.best_score and metrics.loss < (progress.best_loss or 0.0))
+    progress.stale = 0 if improved else progress.stale + 1
     if best:
-        progress.best_score, progress.best_step, progress.stale = score, progress.step, 0
-    else:
-        progress.stale += 1
+        progress.best_score, progress.best_loss, progress.best_step = score, metrics.loss, progress.step
     progress.evaluated_step = progress.step
     seconds = time.monotonic() - started
     pace.evaluated(seconds)
