@@ -483,6 +483,18 @@ class TestNothingIsLost:
         run = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
         assert not list(run.folder.rglob("*.tmp"))
 
+    def test_out_may_be_an_empty_folder_or_hold_what_a_kill_left(
+        self, tiny_base: Path, tiny_csv: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        inode = (tmp_path / "empty").stat().st_ino
+        assert textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "empty", **FAST).state == "done"
+        assert (tmp_path / "empty").stat().st_ino == inode, "a mounted folder cannot be replaced"
+        (tmp_path / "left").mkdir()
+        (tmp_path / "left/.run.json.x1.tmp").write_text("{")
+        run = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "left", **FAST)
+        assert run.state == "done" and not list(run.folder.glob("*.tmp"))
+
     def test_out_may_be_a_link(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
         textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
         (tmp_path / "link").symlink_to(tmp_path / "run")

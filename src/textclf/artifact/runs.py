@@ -91,8 +91,8 @@ class Run:
 
 
 def check_free(folder: Path) -> None:
-    """Raises UsageError where a folder for a new run holds anything."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raises UsageError where a folder for a new run holds anything but what a killed process left of `create`."""
+    if folder.exists() and (not folder.is_dir() or any(not _is_left(path) for path in folder.iterdir())):
         raise UsageError(
             f"{folder} holds something else already; nothing was written",
             hint="give another folder with --out, or empty this one",
@@ -100,13 +100,12 @@ def check_free(folder: Path) -> None:
 
 
 def create(folder: Path, request: dict[str, Any]) -> Run:
-    """Make a run folder for a config as it was asked for, in one step. Raises UsageError where it holds anything."""
+    """Make a run folder for a config as it was asked for. Raises UsageError where it holds anything."""
     check_free(folder)
-    document = {"format": FORMAT, "state": "new", "started": _now(), "request": request}
-    with atomic.new_folder(folder) as draft:
-        atomic.write_json(draft / CONFIG, request)
-        run = Run(draft, document).update()
-    return Run(folder, run.document)
+    # run.json first: from then on the folder is known for a run, whatever happens.
+    run = Run(folder, {"format": FORMAT, "state": "new", "started": _now(), "request": request}).update()
+    atomic.write_json(folder / CONFIG, request)
+    return run
 
 
 def is_blank(run: Run) -> bool:
@@ -251,6 +250,10 @@ def remove(run: Run) -> None:
             f"run {run.name} cannot be removed whole: {err.strerror} ({err.filename})",
             hint="check who owns the folder, and delete what is left by hand",
         ) from err
+
+
+def _is_left(path: Path) -> bool:
+    return path.name.startswith(f".{STATE}.") and path.name.endswith(".tmp")
 
 
 def _sweep(folder: Path) -> None:
