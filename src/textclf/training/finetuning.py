@@ -62,7 +62,7 @@ def finetune(
     run_folder = Path(out).expanduser().resolve() if out is not None else paths.runs_dir() / run_name(request)
     run = runs.read(run_folder)
     if run is None or overwrite or (runs.is_blank(run) and run.document["request"] != as_dict(request)):
-        run = _begin(run, run_folder, request, on_event)
+        run = _begin(run, run_folder, request)
     else:
         _check_same(run, request)
         if run.state == "done":
@@ -235,7 +235,7 @@ def _environment(device: Device) -> dict[str, str]:
     }
 
 
-def _begin(old: Run | None, run_folder: Path, request: RunConfig, observe: Observer) -> Run:
+def _begin(old: Run | None, run_folder: Path, request: RunConfig) -> Run:
     """A new run in this folder, in place of an old one. What is wrong with data or model shows before anything goes."""
     if old is None:
         runs.check_free(run_folder)
