@@ -77,8 +77,8 @@ _counts = st.integers(1, 2**53)
 _numbers = st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False)
 _shares = st.floats(0, 1, exclude_max=True)
 _sizes = st.floats(0, 1, exclude_min=True, exclude_max=True) | st.integers(2, 10**9).map(float)
-# Where nothing is a possible value, these words mean nothing; a name that is one of them is not to be had by a config.
-_names = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text not in ("none", "null", "auto"))
+# A name of blanks alone is refused.
+_names = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
 
 
 def _maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
