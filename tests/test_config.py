@@ -77,7 +77,7 @@ def test_a_value_of_the_wrong_type_names_the_key_and_the_type(layer: dict[str, A
         ({"data": {"max_rows": 0}}, "data.max_rows"),
         ({"data": {"seed": -1}}, "data.seed"),
         ({"model": {"max_length": 3}}, "model.max_length"),
-        ({"train": {"epochs": 0}}, "train.epochs"),
+        ({"train": {"epochs": -1}}, "train.epochs"),
         ({"train": {"learning_rate": -1e-5}}, "train.learning_rate"),
         ({"train": {"head_learning_rate": 0}}, "train.head_learning_rate"),
         ({"train": {"max_minutes": 0}}, "train.max_minutes"),
@@ -98,6 +98,11 @@ def test_a_value_out_of_range_names_the_key(layer: dict[str, Any], key: str) -> 
     (value,) = layer[section].values()
     message = refusal(layer).message
     assert message.startswith(f"{key} is {value}"), message
+
+
+def test_no_epochs_need_the_probe() -> None:
+    assert build({"train": {"epochs": 0}}).train.epochs == 0
+    assert "nothing would be learnt" in refusal({"train": {"epochs": 0, "probe": False}}).message
 
 
 @pytest.mark.parametrize(

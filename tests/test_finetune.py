@@ -21,7 +21,7 @@ from textclf.artifact.runs import Run
 from textclf.errors import ConfigError, DivergedError, InterruptedRun, ModelError, RefusedError, UsageError
 from textclf.training.events import Evaluated, Event, Notice, StepDone
 
-FAST: dict[str, Any] = {"epochs": 3, "batch_size": 16, "precision": "fp32"}
+FAST: dict[str, Any] = {"epochs": 3, "batch_size": 16, "precision": "fp32", "probe": False}
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -51,7 +51,7 @@ def test_a_model_learns_and_opens_with_plain_transformers(tiny_base: Path, tiny_
 @pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
 def test_every_architecture_is_finetuned_saved_and_reloaded(architecture: str, tmp_path: Path, tiny_csv: Path) -> None:
     base = tiny_models.pretrained(tmp_path / architecture, architecture)
-    run = textclf.finetune(base, tiny_csv, epochs=0.5, batch_size=16)
+    run = textclf.finetune(base, tiny_csv, epochs=0.5, batch_size=16, probe=False)
     before = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
     after = AutoModelForSequenceClassification.from_pretrained(run.model_folder, dtype=torch.float32)
     prefix = before.base_model_prefix + "."
@@ -175,11 +175,13 @@ def test_micro_batches_add_up_to_the_whole_batch(tiny_csv: Path, tmp_path: Path)
     config = json.loads((base / "config.json").read_text())
     config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     (base / "config.json").write_text(json.dumps(config))
-    whole = textclf.finetune(base, tiny_csv, **FAST)
-    for settings in ({"micro_batch_size": 3}, {"micro_batch_tokens": 40}, {"gradient_checkpointing": True}):
-        cut = textclf.finetune(base, tiny_csv, **FAST, **settings)
-        for name, tensor in weights(whole).items():
-            assert torch.allclose(tensor, weights(cut)[name], atol=2e-4), (settings, name)
+    # Packed, and padded: with gradient checkpointing, batches are not packed.
+    for way in ({}, {"gradient_checkpointing": True}):
+        whole = textclf.finetune(base, tiny_csv, **FAST, **way)
+        for bounds in ({"micro_batch_size": 3}, {"micro_batch_tokens": 40}):
+            cut = textclf.finetune(base, tiny_csv, **FAST, **way, **bounds)
+            for name, tensor in weights(whole).items():
+                assert torch.allclose(tensor, weights(cut)[name], atol=2e-4), (way, bounds, name)
 
 
 @pytest.mark.parametrize("metric", ["loss", "accuracy"])
@@ -250,7 +252,7 @@ def test_class_weights_help_the_rare_label(tiny_base: Path, tmp_path: Path) -> N
 
 
 def test_label_smoothing_keeps_the_model_unsure(tiny_base: Path, tiny_csv: Path) -> None:
-    settings = {"epochs": 25, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32", "metric": "loss"}
+    settings = {"epochs": 25, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32", "probe": False}
     texts = [text for text, _ in tiny_models.rows(60)]
     sure, unsure = (
         textclf.load(textclf.finetune(tiny_base, tiny_csv, label_smoothing=s, **settings))

@@ -67,6 +67,9 @@ class ModelConfig:
     """Branch, tag or commit on the Hub. None: the main branch."""
     max_length: int | None = None
     """Tokens of a text that the model reads. None: 64, 128, 256 or 512, the first that 99 % of the texts fit in."""
+    head: Literal["auto", "own", "mean"] = "auto"
+    """own: the architecture's. mean: linear over the mean of the hidden states. auto: own, or mean where the model was
+    pretrained with mean pooling and a linear probe on it is clearly better."""
     allow_bin: bool = False
     """Open weights in PyTorch's pickle format where a model has no safetensors (with `weights_only`)."""
 
@@ -84,17 +87,21 @@ class TrainConfig:
     """How the model learns."""
 
     epochs: float | None = None
-    """Passes over train. None: as many as make about 1,000 steps, from 3 to 15."""
+    """Passes over train. None: as many as make about 800 steps, from 3 to 15. 0: the linear probe alone."""
+    probe: bool = True
+    """Start the head from a linear probe: logistic regression on the pretrained features. Never end below it."""
     learning_rate: float | None = None
-    """Peak rate of the backbone. None: by its width, 2.8e-4 at 384, 5e-5 at 768 (see docs/explanation/defaults.md)."""
+    """Peak rate of the backbone. None: by its width, 1.1e-4 at 384, 2e-5 at 768, and 2.5 times that without a probe (see
+    docs/explanation/defaults.md)."""
     head_learning_rate: float | None = None
-    """Peak rate of the head, which starts from nothing. None: ten times learning_rate, at most 3e-3."""
+    """Peak rate of the head. None: learning_rate where it starts from a probe, else ten times that, at most 3e-3."""
     batch_size: int = 32
     """Texts per optimizer step."""
     micro_batch_size: int | None = None
     """Texts per forward pass; gradients add up to batch_size. None: only micro_batch_tokens bounds it."""
-    micro_batch_tokens: int = 16384
-    """Tokens per forward pass, padding included: what bounds memory. One text always passes, however long."""
+    micro_batch_tokens: int | None = None
+    """Tokens per forward pass, padding included: what bounds memory. One text always passes, however long.
+    None: 4,096 on a CPU, where longer passes are no faster, else 16,384."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the rate goes after warm-up: to zero in a line, to zero along a cosine, or not at all."""
     warmup: float = 0.1
@@ -125,7 +132,7 @@ class TrainConfig:
     """Of the head's weights, the order of texts and dropout."""
 
     def __post_init__(self) -> None:
-        _above("train.epochs", self.epochs, 0)
+        _at_least("train.epochs", self.epochs, 0)
         _above("train.learning_rate", self.learning_rate, 0)
         _above("train.head_learning_rate", self.head_learning_rate, 0)
         _above("train.max_minutes", self.max_minutes, 0)
@@ -137,6 +144,8 @@ class TrainConfig:
             raise ConfigError(f"train.warmup is {self.warmup}; it is a share of all steps, from 0 up to 1")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"train.label_smoothing is {self.label_smoothing}; it is a share, from 0 up to 1")
+        if self.epochs == 0 and not self.probe:
+            raise ConfigError("train.epochs is 0 and train.probe is off: nothing would be learnt")
 
 
 @dataclass(frozen=True, kw_only=True)

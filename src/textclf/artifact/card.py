@@ -53,7 +53,7 @@ def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
         f"# {_md(title)}",
         _what(artifact.label_set, base, dataset, facts),
         _labels(artifact.label_set, facts),
-        _use(repo_id),
+        _use(repo_id, artifact.config),
         _results(facts),
         _training(facts, base, dataset),
         _limits(artifact, facts),
@@ -121,8 +121,15 @@ def _labels(label_set: LabelSet, facts: folder.Facts) -> str:
     return f"## Labels\n\n{table}"
 
 
-def _use(repo_id: str | None) -> str:
+def _use(repo_id: str | None, config: dict[str, Any]) -> str:
     name = repo_id or "path/to/this/folder"
+    own_code = config.get("model_type") == "textclf"
+    trust = ", trust_remote_code=True" if own_code else ""
+    why = (
+        f"; `trust_remote_code=True` too, as the mean-pooled head is defined in `{folder.MODELLING}` beside the weights"
+        if own_code
+        else ""
+    )
     return f"""## How to use it
 
 On the command line, one text per line in, one label per line out:
@@ -132,12 +139,12 @@ pipx install textclf
 textclf predict {name} texts.txt
 ```
 
-With transformers alone. `truncation=True` is needed: without it a long text is an error.
+With transformers alone. `truncation=True` is needed: without it a long text is an error{why}.
 
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="{name}")
+classify = pipeline("text-classification", model="{name}"{trust})
 classify(["a text", "another text"], truncation=True)
 ```
 

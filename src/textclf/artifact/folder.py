@@ -20,6 +20,9 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CARD = "README.md"
+POOLING = "1_Pooling/config.json"
+MODELLING = "modeling_textclf.py"
+"""The code of a head that transformers has not: what plain transformers load it with. textclf itself never reads it."""
 TEXTCLF = "textclf.json"
 
 WEIGHT_SHARDS = "model-*-of-*.safetensors"
@@ -28,11 +31,11 @@ PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*
 
 LOADED = (
     *(CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEXTCLF, "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "1_Pooling/config.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "*.model", POOLING),
 )
 """Patterns of what a model needs beside its weights. No code, no template, nothing of another framework."""
 
-PUBLISHED = (CARD, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
+PUBLISHED = (CARD, MODELLING, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
 """Patterns of what leaves this machine with an artifact: not a file more, whatever lies in the folder."""
 
 SCHEMA_VERSION = 1

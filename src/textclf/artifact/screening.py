@@ -21,6 +21,9 @@ from textclf.errors import ModelError, RefusedError
 _PATH = re.compile(r"(/[^/\s]+/\S|~[^/\s]*/\S|[A-Za-z]:[\\/]|\\\\|file:)")
 """How a text begins that is a path on one machine. `/think` and `/s` are tokens, not paths."""
 
+OWN_TYPE = "textclf"
+"""The model type of a head that textclf defines; its code is taken from this package, never from the folder."""
+
 _HOMES = re.compile(r"(?:/home|/Users|/root|[A-Za-z]:\\+Users)[\\/]+[^\\/\s\"']+")
 """The home folder of anybody, in the middle of a text."""
 
@@ -50,6 +53,8 @@ def check_config(folder: Path) -> dict[str, Any]:
                 hint="choose a model of an architecture that transformers has itself",
             )
     kind = config.get("model_type")
+    if kind == OWN_TYPE and isinstance(config.get("text_config"), dict):
+        kind = config["text_config"].get("model_type")  # the head is ours; the backbone is what must be known
     if isinstance(kind, str) and kind in _known_types():
         return config  # an auto_map beside it stays unread: the class of transformers is used
     if "auto_map" in asked:

@@ -54,6 +54,14 @@ def finetune(
     test_size: TestSizeOpt = None,
     min_label_count: MinLabelCountOpt = None,
     max_rows: MaxRowsOpt = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="auto, own or mean. Default: auto.", show_default=False, rich_help_panel=_LEARNING),
+    ] = None,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="The linear probe alone: no fine-tuning (epochs 0).", rich_help_panel=_LEARNING),
+    ] = False,
     epochs: Annotated[
         float | None,
         typer.Option(
@@ -127,15 +135,18 @@ def finetune(
     """Fine-tune a pretrained model on labelled text."""
     from textclf import presets
     from textclf.config import assignment, build, by_field
+    from textclf.errors import UsageError
 
+    if fast and epochs is not None:
+        raise UsageError("--fast does not fine-tune, so --epochs says nothing", hint="give one of the two")
     flags = {
         "name": model, "dataset": dataset, "text_column": text_column, "label_column": label_column,
         "columns": names(columns), "validation_size": validation_size, "test_size": test_size,
-        "min_label_count": min_label_count, "max_rows": max_rows, "epochs": epochs, "learning_rate": learning_rate,
-        "batch_size": batch_size, "label_smoothing": label_smoothing, "class_weights": class_weights,
-        "metric": metric, "patience": patience, "seed": seed, "max_minutes": max_minutes, "max_length": max_length,
-        "micro_batch_size": micro_batch_size, "gradient_checkpointing": gradient_checkpointing,
-        "precision": precision, "device": device,
+        "min_label_count": min_label_count, "max_rows": max_rows, "head": head, "epochs": 0.0 if fast else epochs,
+        "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
+        "class_weights": class_weights, "metric": metric, "patience": patience, "seed": seed,
+        "max_minutes": max_minutes, "max_length": max_length, "micro_batch_size": micro_batch_size,
+        "gradient_checkpointing": gradient_checkpointing, "precision": precision, "device": device,
     }  # fmt: skip
     layers: list[dict[str, Any]] = [
         presets.load(preset) if preset else {},

@@ -42,6 +42,14 @@ class Encoded:
         """Tokens of each text: (rows,) int64."""
         return np.diff(self.offsets)
 
+    def take(self, rows: np.ndarray) -> Encoded:
+        """Some of the texts, in the order given: rows (n,) int64."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        # Every token's place: where its text begins, and how far it is into it.
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Encoded(self.ids[places], offsets, self.truncated[rows])
+
     def row(self, index: int) -> np.ndarray:
         """Token ids of one text: (tokens,) int32."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,16 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from textclf.artifact import folder as names
 from textclf.errors import ModelError, RefusedError
 from textclf.labels import LabelSet
+from textclf.model.modeling_textclf import TextclfConfig, TextclfForSequenceClassification
+
+AutoConfig.register("textclf", TextclfConfig)
+AutoModelForSequenceClassification.register(TextclfConfig, TextclfForSequenceClassification)
+# Saved models then name the file that defines them, and bring it along.
+TextclfConfig.register_for_auto_class()
+TextclfForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 
 BATCH_DEPENDENT = frozenset({"fnet", "convbert"})
 """Model types whose answer for a text changes with the texts padded beside it: no mask reaches their mixing."""
@@ -47,7 +56,8 @@ def load_backbone(
     network, loading = _load(folder, config, allow_bin=allow_bin)
     head = head_names(network)
     fresh = set(loading["missing_keys"]) | {_name(key) for key in loading["mismatched_keys"]}
-    lost = sorted(fresh - head - _rebuilt(network))
+    # Checkpoints of masked language models lack the pooler over the first token.
+    lost = sorted(name for name in fresh - head - _rebuilt(network) if ".pooler." not in name)
     if lost:
         raise ModelError(
             f"{folder}: the weights lack {len(lost)} parts of a {config.model_type} model, such as {lost[0]}",
@@ -78,6 +88,35 @@ def load_finished(folder: Path, label_set: LabelSet) -> PreTrainedModel:
             f"{folder}: {len(label_set)} label names, but the model has {network.config.num_labels} outputs"
         )
     return network
+
+
+def mean_pooled(network: PreTrainedModel, label_set: LabelSet) -> PreTrainedModel:
+    """The backbone of a network under a fresh linear head over the mean of its hidden states."""
+    backbone: Any = network.base_model
+    backbone.config._name_or_path = ""  # the folder on this machine is nobody's business
+    config = TextclfConfig(
+        text_config=backbone.config,
+        pooling="mean",
+        id2label=label_set.id2label,
+        label2id=label_set.label2id,
+        problem_type=label_set.problem_type,
+        pad_token_id=network.config.pad_token_id,
+        attn_implementation=backbone.config._attn_implementation,
+    )
+    return TextclfForSequenceClassification(config, backbone)
+
+
+def pretrained_pooling(folder: Path) -> str | None:
+    """How the model in a folder was pretrained to pool, if it says so as sentence-transformers do: `mean`."""
+    try:
+        said = json.loads((folder / names.POOLING).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(said, dict):
+        return None
+    modes = [name for name, value in said.items() if name.startswith("pooling_mode") and value is True]
+    # Newer folders name the mode instead.
+    return "mean" if modes == ["pooling_mode_mean_tokens"] or said.get("pooling_mode") == "mean" else None
 
 
 def head_names(network: PreTrainedModel) -> set[str]:

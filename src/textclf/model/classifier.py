@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textclf.artifact.folder import Artifact
-from textclf.data.batching import Batch
+from textclf.data.batching import Batch, Packed
 from textclf.errors import UsageError
 from textclf.labels import LabelSet
-from textclf.model.backbone import head_names, load_backbone, load_finished, silent
+from textclf.model.backbone import head_names, load_backbone, load_finished, mean_pooled, silent
+from textclf.model.modeling_textclf import TextclfForSequenceClassification
+from textclf.model.packing import PackedForward, packed_forward
 
 
 class Classifier(nn.Module):
@@ -31,6 +34,7 @@ class Classifier(nn.Module):
         self.label_set = label_set
         self.pad_id = pad_id
         self.fresh = fresh
+        self._packed: PackedForward | None = None
 
     @classmethod
     def from_pretrained(
@@ -77,8 +81,43 @@ class Classifier(nn.Module):
         enable = getattr(self.network, "activation_checkpointing_enable", self.network.gradient_checkpointing_enable)
         enable()
 
-    def forward(self, batch: Batch) -> Tensor:
+    @property
+    def head(self) -> Literal["own", "mean"]:
+        """`own` for the architecture's own head, else how states are pooled: `mean`."""
+        return "mean" if isinstance(self.network, TextclfForSequenceClassification) else "own"
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The last layer: hidden numbers in, one logit per label out."""
+        head = head_names(self.network)
+        found = [
+            module
+            for name, module in self.network.named_modules()
+            if f"{name}.weight" in head and isinstance(module, nn.Linear) and module.out_features == len(self.label_set)
+        ]
+        return found[-1]
+
+    @property
+    def has_fresh_output(self) -> bool:
+        """Whether the last layer has learnt nothing yet."""
+        return any(self.network.get_parameter(name) is self.output_layer.weight for name in self.fresh)
+
+    def use_mean_head(self) -> None:
+        """Replace the head by one linear layer over the mean of the hidden states, with fresh weights."""
+        self.network = mean_pooled(self.network, self.label_set)
+        self.fresh = ("classifier.bias", "classifier.weight")
+        self._packed = None
+
+    def try_packing(self, *, max_length: int) -> bool:
+        """From now on take packed batches too, if the architecture gives the same logits that way."""
+        self._packed = packed_forward(self.network, pad_id=self.pad_id, max_length=max_length)
+        return self._packed is not None
+
+    def forward(self, batch: Batch | Packed) -> Tensor:
         """Logits of a batch: (batch, num_labels), on the network's device, in the precision of the context."""
+        if isinstance(batch, Packed):
+            assert self._packed is not None
+            return self._packed(batch, self.pad_id)
         input_ids_BT = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
         mask_BT = torch.from_numpy(batch.attention_mask).to(self.device, non_blocking=True)
         return self.network(input_ids=input_ids_BT, attention_mask=mask_BT).logits  # type: ignore[no-any-return]

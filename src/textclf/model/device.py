@@ -28,6 +28,11 @@ class Device:
         return self.torch_device.type
 
     @property
+    def pass_tokens(self) -> int:
+        """Tokens of a forward pass in training: enough to fill the device, few enough for its caches and memory."""
+        return 4096 if self.kind == "cpu" else 16384
+
+    @property
     def max_padding(self) -> int | None:
         """Padding tokens of a forward pass that one more pass is cheaper than; None where passes are dear.
 

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from textclf.config import RunConfig, as_dict
-from textclf.data.batching import collate, epoch_steps, padding_waste
+from textclf.data.batching import padding_waste
 from textclf.training.events import Observer, ignore
+from textclf.training.head import with_head
+from textclf.training.loop import Learning
 from textclf.training.optim import make_optimizer, set_rate
+from textclf.training.probe import MAX_ROWS
 from textclf.training.workbench import Workbench, assemble, make_learning
 
 TRIAL_SECONDS = 10.0
@@ -51,18 +54,20 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
     Nothing is written but the prepared data in the cache. Raises what `finetune` raises before training.
     """
     bench = assemble(request, on_event)
+    # Which head it will be is found by a linear probe, which is not fitted here; a step takes as long with either.
+    wanted = request.model.head
+    bench = with_head(bench, "mean" if wanted == "mean" else bench.classifier.head)
     plan, train = bench.plan, bench.encoded["train"]
-    config = plan.config
-    order = epoch_steps(train.lengths, batch_size=config.batch_size, seed=config.seed, epoch=0)
-    passes = [cut for rows in order for cut in plan.passes(rows, train.lengths, max_padding=bench.device.max_padding)]
-    tokens_per_second = _try(bench, order)
-    padded = sum(int(train.lengths[cut].max()) * len(cut) for cut in passes)
+    learning = make_learning(bench)
+    order = learning.order(0)
+    passes = [batch for rows in order for batch in learning.batches(rows)]
+    tokens_per_second = _try(bench, learning, order)
+    computed = sum(batch.input_ids.size for batch in passes)
     evaluations = -(-plan.steps // plan.eval_every)
     # A forward pass is a third of a step's work.
-    scored = evaluations * bench.encoded["validation"].lengths.sum() + sum(
-        bench.encoded[split].lengths.sum() for split in ("validation", "test") if split in bench.encoded
-    )
-    seconds = (padded * plan.steps / plan.steps_per_epoch + scored / 3) / tokens_per_second
+    probed = min(MAX_ROWS / len(train), 1.0) * learning.tokens if plan.config.probe else 0
+    scored = evaluations * learning.validation_tokens + learning.final_tokens + probed
+    seconds = (computed * plan.steps / plan.steps_per_epoch + scored / 3) / tokens_per_second
     parameters = sum(parameter.numel() for parameter in bench.classifier.parameters())
     return Estimate(
         rows=dict(bench.prepared.splits),
@@ -70,7 +75,7 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
         parameters=parameters,
         max_length=bench.max_length,
         tokens=int(train.lengths.sum()),
-        padding_waste=padding_waste(passes, train.lengths),
+        padding_waste=padding_waste(passes),
         epochs=plan.steps / plan.steps_per_epoch,
         steps=plan.steps,
         micro_batches=len(passes),
@@ -83,27 +88,26 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
     )
 
 
-def _try(bench: Workbench, order: list[np.ndarray]) -> float:
-    """Padded tokens per second over real steps; the largest step first, so that the peak of memory is seen."""
-    config, train = bench.plan.config, bench.encoded["train"]
-    learning = make_learning(bench)
-    optimizer = make_optimizer(bench.classifier, config)
+def _try(bench: Workbench, learning: Learning, order: list[np.ndarray]) -> float:
+    """Computed tokens per second over real steps; the largest step first, so that the peak of memory is seen."""
+    lengths_N = bench.encoded["train"].lengths
+    optimizer = make_optimizer(bench.classifier, bench.plan.config)
     set_rate(optimizer, 0.0)
     targets = torch.from_numpy(learning.targets).to(bench.device.torch_device)
     bench.classifier.train()
-    largest = max(order, key=lambda rows: int(train.lengths[rows].max()))
+    largest = max(order, key=lambda rows: int(lengths_N[rows].max()))
     spread = [order[index] for index in np.linspace(0, len(order) - 1, min(len(order), 50)).astype(int)]
     started, tokens = 0.0, 0
     # The first two steps also pay for memory and kernels that later ones find ready.
     for number, rows in enumerate([largest, *spread]):
         if number == 2 or (number == 1 and len(spread) == 1):
             started, tokens = time.monotonic(), 0
-        for cut in bench.plan.passes(rows, train.lengths, max_padding=bench.device.max_padding):
+        for batch in learning.batches(rows):
             with bench.device.autocast():
-                logits = bench.classifier(collate(train, cut, pad_id=bench.classifier.pad_id))
-            loss = learning.loss(logits, targets[torch.from_numpy(cut).to(bench.device.torch_device)]).sum()
+                logits = bench.classifier(batch)
+            loss = learning.loss(logits, targets[torch.from_numpy(batch.rows).to(bench.device.torch_device)]).sum()
             loss.backward()
-            tokens += int(train.lengths[cut].max()) * len(cut)
+            tokens += batch.input_ids.size
         float(loss.detach())  # waits for the device
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -30,9 +30,17 @@ from textclf.metrics import Metrics
 from textclf.model.device import Device
 from textclf.training import checkpoint
 from textclf.training.events import Notice, Observer, ignore
+from textclf.training.head import choose_head, with_head
 from textclf.training.loop import fit
 from textclf.training.trackers import JsonlTracker
-from textclf.training.workbench import Workbench, assemble, check, make_learning, measure_split, short_name
+from textclf.training.workbench import (
+    Workbench,
+    assemble,
+    check,
+    make_learning,
+    measure_split,
+    short_name,
+)
 
 
 def finetune(
@@ -119,6 +127,8 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
         observe(Notice(message))
     if resume is not None:
         observe(Notice(f"going on from {resume.name}"))
+    # Which head it was is in the resolved config that the first sitting wrote.
+    bench = with_head(bench, run.config["model"]["head"]) if resume is not None else choose_head(bench, observe)
     atomic.write_json(run.folder / runs.CONFIG, as_dict(bench.config))
     run = run.update(
         state="running",
@@ -142,6 +152,7 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
             observe=observe,
             should_stop=lambda: bool(caught),
             resume=resume,
+            spent=bench.spent,
         )
     if not progress.finished:
         run.update(state="paused", step=progress.step)
@@ -159,15 +170,16 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     for split in ("validation", "test"):
         if split in bench.encoded:
             measured[split] = measure_split(bench, split, observe)
-    observe(
-        Notice(
-            f"the best {bench.config.train.metric} on validation was at step {progress.best_step} of {progress.step}"
-        )
-    )
+    best = f"the best {bench.config.train.metric} on validation was at step {progress.best_step} of {progress.step}"
+    if progress.best_step == 0 and progress.step:
+        best += ": fine-tuning did not improve on what it began with, and that stays"
+    observe(Notice(best))
     gap = _split_gap(measured)
     if gap:
         observe(Notice(gap))
     metrics = {split: one.as_dict() for split, one in measured.items()}
+    if bench.vocabulary is not None:
+        bench.vocabulary.restore()
     with atomic.new_folder(run.folder / runs.MODEL) as draft:
         bench.classifier.save(draft)
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts

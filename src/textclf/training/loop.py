@@ -14,8 +14,7 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from textclf.data.batching import collate, epoch_steps
-from textclf.data.encoding import Encoded
+from textclf.data.batching import Batch, Packed
 from textclf.errors import DivergedError, ResourceError
 from textclf.metrics import LOWER_IS_BETTER, Metrics
 from textclf.model.classifier import Classifier
@@ -38,17 +37,22 @@ FP16_PATIENCE = 50
 
 @dataclass(frozen=True)
 class Learning:
-    """What a run learns from: encoded texts, their targets (rows,) int64, and how to judge the classifier.
+    """What a run learns from, and how to judge the classifier.
 
-    validation_tokens: what `validate` scores. final_tokens: what is scored after the loop.
+    targets: (rows,) int64. order: epoch -> the rows of its steps. batches: rows of a step -> its forward passes.
+    tokens: of all training texts. validation_tokens: what `validate` scores. final_tokens: what is scored after
+    the loop. baseline: the classifier can answer already, so it is judged before the first step.
     """
 
-    encoded: Encoded
     targets: np.ndarray
+    order: Callable[[int], list[np.ndarray]]
+    batches: Callable[[np.ndarray], list[Batch | Packed]]
+    tokens: int
     validate: Callable[[], Metrics]
     loss: Loss
     validation_tokens: int
     final_tokens: int
+    baseline: bool
 
 
 def fit(
@@ -62,24 +66,25 @@ def fit(
     observe: Observer,
     should_stop: Callable[[], bool],
     resume: Path | None = None,
+    spent: float = 0.0,
 ) -> Progress:
     """Train until the plan is done, the time is up or patience ends; the classifier then holds the best weights.
 
     Every step's texts and random numbers follow from the seed and the step, so a run that resumes from a
     checkpoint continues bit for bit. `should_stop` is asked after every step: if it says so, a checkpoint is
-    written and the progress returned as it stands, not `finished`.
+    written and the progress returned as it stands, not `finished`. spent: seconds of the run's time before.
 
     Raises DivergedError for a loss or gradient that is not finite, ResourceError out of device memory.
     """
     config = plan.config
     optimizer = make_optimizer(classifier, config)
     scaler = GradScaler(device.kind, enabled=device.precision == "fp16")
-    progress = checkpoint.load(resume, classifier, optimizer) if resume else Progress()
+    begin = Progress(evaluated_step=-1 if learning.baseline else 0, seconds=spent)
+    progress = checkpoint.load(resume, classifier, optimizer) if resume else begin
     if progress.scaler:
         scaler.load_state_dict(progress.scaler)
     pace = _Pace(plan, progress, learning)
     targets = torch.from_numpy(learning.targets).to(device.torch_device)
-    lengths = learning.encoded.lengths
     order: list[np.ndarray] = []
     saved_at = time.monotonic()
     losses = [torch.tensor(loss, device=device.torch_device) for loss in progress.recent]
@@ -95,7 +100,7 @@ def fit(
             break
         epoch, place = divmod(progress.step, plan.steps_per_epoch)
         if place == 0 or not order:
-            order = epoch_steps(lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+            order = learning.order(epoch)
         rows = order[place]
         torch.manual_seed(_step_seed(config.seed, progress.step))
         rate = set_rate(
@@ -103,10 +108,11 @@ def fit(
         )
         step_loss = torch.zeros((), device=device.torch_device)
         try:
-            for cut in plan.passes(rows, lengths, max_padding=device.max_padding):
+            for batch in learning.batches(rows):
                 with device.autocast():
-                    logits = classifier(collate(learning.encoded, cut, pad_id=classifier.pad_id))
-                loss = learning.loss(logits, targets[torch.from_numpy(cut).to(device.torch_device)]).sum() / len(rows)
+                    logits = classifier(batch)
+                targets_B = targets[torch.from_numpy(batch.rows).to(device.torch_device)]
+                loss = learning.loss(logits, targets_B).sum() / len(rows)
                 scaler.scale(loss).backward()
                 step_loss += loss.detach()
         except torch.OutOfMemoryError as err:
@@ -115,7 +121,7 @@ def fit(
                 hint="lower train.micro_batch_tokens or --micro-batch-size, or add --gradient-checkpointing",
             ) from err
         scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(classifier.parameters(), config.max_grad_norm or math.inf)
+        norm = _clip(classifier, config.max_grad_norm or math.inf, device)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -258,7 +264,7 @@ class _Pace:
         else:
             # Before the first evaluation: scoring, in fp32, costs about half of a training step in bf16.
             per_epoch = self._training_seconds / max(self._steps, 1) * self._plan.steps_per_epoch
-            per_token = 0.5 * per_epoch / len(learning.encoded.ids)
+            per_token = 0.5 * per_epoch / learning.tokens
         reserve = per_token * (learning.validation_tokens + learning.final_tokens)
         return max(self._budget - reserve, self._budget / 2)
 
@@ -274,6 +280,17 @@ def _check_finite(step: int, loss: torch.Tensor, norm: torch.Tensor, rate: float
         f"learning rate {rate:.3g}",
         hint="try a lower --learning-rate (a third of it), or --precision fp32",
     )
+
+
+def _clip(classifier: Classifier, max_norm: float, device: Device) -> torch.Tensor:
+    """Scale the gradient down to `max_norm`; its norm before that."""
+    if device.kind != "cpu":
+        return torch.nn.utils.clip_grad_norm_(classifier.parameters(), max_norm)
+    gradients = [parameter.grad for parameter in classifier.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if float(norm) > max_norm:  # looking costs nothing here, and saves a walk through all gradients
+        torch.nn.utils.clip_grads_with_norm_(classifier.parameters(), max_norm, norm)
+    return norm
 
 
 def _step_seed(seed: int, step: int) -> int:

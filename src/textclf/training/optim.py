@@ -12,13 +12,16 @@ from textclf.model.classifier import Classifier
 
 
 def make_optimizer(classifier: Classifier, config: TrainConfig) -> AdamW:
-    """AdamW with the head's own rate, and decay on matrices only. `config` has its rates resolved."""
+    """AdamW with the head's own rate, and decay on the matrices of layers only. `config` has its rates resolved."""
     assert config.learning_rate is not None and config.head_learning_rate is not None
     head = classifier.head_parameters()
+    # Decay would shrink the embeddings of words that no text holds; see model/vocabulary.py.
+    tables = {module.weight for module in classifier.modules() if isinstance(module, torch.nn.Embedding)}
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in classifier.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name in head, parameter.dim() > 1), []).append(parameter)
+            decays = parameter.dim() > 1 and parameter not in tables
+            groups.setdefault((name in head, decays), []).append(parameter)
     kind = classifier.device.type
     return AdamW(
         [
@@ -26,9 +29,9 @@ def make_optimizer(classifier: Classifier, config: TrainConfig) -> AdamW:
                 "params": parameters,
                 "peak_rate": config.head_learning_rate if in_head else config.learning_rate,
                 # Biases and the gains of norms have one dimension; pulling them to zero only hurts.
-                "weight_decay": config.weight_decay if is_matrix else 0.0,
+                "weight_decay": config.weight_decay if decays else 0.0,
             }
-            for (in_head, is_matrix), parameters in groups.items()
+            for (in_head, decays), parameters in groups.items()
         ],
         lr=config.learning_rate,
         fused=kind in ("cpu", "cuda"),

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from textclf.config import TrainConfig
-from textclf.data.batching import micro_batches
 
-STEPS_WANTED = 1000
-"""Optimizer steps that a fine-tuning with a fresh head wants at least; see docs/explanation/defaults.md."""
+STEPS_WANTED = 800
+"""Optimizer steps that a fine-tuning wants at least; see docs/explanation/defaults.md."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +24,16 @@ class Plan:
     eval_every: int
     reasons: tuple[str, ...]
 
-    def passes(self, rows: np.ndarray, lengths: np.ndarray, *, max_padding: int | None) -> list[np.ndarray]:
-        """The forward passes of one step: its rows, cut as the config's bounds and the device have it."""
-        return micro_batches(
-            rows,
-            lengths,
-            max_tokens=self.config.micro_batch_tokens,
-            max_rows=self.config.micro_batch_size,
-            max_padding=max_padding,
-        )
-
     def epoch_at(self, step: int) -> float:
         """Passes over train after so many steps."""
         return step / self.steps_per_epoch
 
 
-def make_plan(config: TrainConfig, *, rows: int, width: int) -> Plan:
-    """Resolve a config for `rows` training texts and a backbone whose hidden states have `width` numbers."""
+def make_plan(config: TrainConfig, *, rows: int, width: int, pass_tokens: int, probed: bool) -> Plan:
+    """Resolve a config for `rows` training texts and a backbone whose hidden states have `width` numbers.
+
+    pass_tokens: what a forward pass on the device at hand takes best. probed: the head starts from a linear probe.
+    """
     reasons = []
     steps_per_epoch = math.ceil(rows / config.batch_size)
     epochs = config.epochs
@@ -52,20 +42,32 @@ def make_plan(config: TrainConfig, *, rows: int, width: int) -> Plan:
         reasons.append(
             f"{epochs:g} epochs: {steps_per_epoch} steps each, about {STEPS_WANTED} are wanted, from 3 to 15 epochs"
         )
-    steps = max(1, round(epochs * steps_per_epoch))
+    steps = max(1, round(epochs * steps_per_epoch)) if epochs else 0
     rate = config.learning_rate
     if rate is None:
-        rate = default_learning_rate(width)
+        rate = default_learning_rate(width, probed=probed)
         reasons.append(f"learning rate {rate:.2g}: for hidden states of width {width}")
     head_rate = config.head_learning_rate
     if head_rate is None:
-        head_rate = max(rate, min(10 * rate, 3e-3))
-        reasons.append(f"head's learning rate {head_rate:.2g}: the head starts from nothing")
+        head_rate = rate if probed else max(rate, min(10 * rate, 3e-3))
+        if not probed:
+            reasons.append(f"head's learning rate {head_rate:.2g}: the head starts from nothing")
     eval_every = config.eval_every or steps_per_epoch
-    resolved = replace(config, epochs=epochs, learning_rate=rate, head_learning_rate=head_rate, eval_every=eval_every)
-    return Plan(resolved, steps_per_epoch, steps, eval_every, tuple(reasons))
+    resolved = replace(
+        config,
+        epochs=epochs,
+        learning_rate=rate,
+        head_learning_rate=head_rate,
+        eval_every=eval_every,
+        micro_batch_tokens=config.micro_batch_tokens or pass_tokens,
+    )
+    return Plan(resolved, steps_per_epoch, steps, eval_every, tuple(reasons) if steps else ())
 
 
-def default_learning_rate(width: int) -> float:
-    """5e-5 at BERT-base's width of 768, more for narrower models: 2.8e-4 at MiniLM's 384; from 1e-5 to 1e-3."""
-    return float(min(1e-3, max(1e-5, 5e-5 * (768 / width) ** 2.5)))
+def default_learning_rate(width: int, *, probed: bool) -> float:
+    """5e-5 at BERT-base's width of 768, more for narrower models: 2.8e-4 at MiniLM's 384; from 1e-5 to 1e-3.
+
+    Two fifths of that where the head starts from a probe: it has no need to be pulled far, and the backbone must
+    not be.
+    """
+    return float(min(1e-3, max(1e-5, (2e-5 if probed else 5e-5) * (768 / width) ** 2.5)))

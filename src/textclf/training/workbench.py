@@ -11,19 +11,22 @@ from transformers import PreTrainedTokenizerBase
 
 from textclf.artifact import hub
 from textclf.config import RunConfig
+from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
 from textclf.data.encoding import Encoded, encode
 from textclf.data.preparation import Prepared, prepare
 from textclf.data.rows import Rows
-from textclf.errors import UsageError
+from textclf.errors import DataError, UsageError
 from textclf.metrics import Metrics, measure
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
 from textclf.model.losses import balanced_weights, make_loss
 from textclf.model.scoring import score
 from textclf.model.tokenizer import backend, load_tokenizer
+from textclf.model.vocabulary import CompactVocabulary
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.loop import Learning
 from textclf.training.plan import Plan, make_plan
+from textclf.training.probe import rows_to_learn_from
 
 DEFAULT_LENGTH = 512
 """Tokens that a model reads at most unless asked for more: attention's cost grows with the square."""
@@ -31,7 +34,12 @@ DEFAULT_LENGTH = 512
 
 @dataclass(frozen=True)
 class Workbench:
-    """All that a training needs, before its first step."""
+    """All that a training needs, before its first step.
+
+    probe_rows: training rows that a linear probe learns from, None where there is none.
+    vocabulary: the part of the embedding table that is trained, where that is not all of it. packs: batches are
+    packed. baseline: the classifier can answer before its first step. spent: seconds that choosing the head took.
+    """
 
     config: RunConfig
     prepared: Prepared
@@ -44,10 +52,15 @@ class Workbench:
     device: Device
     plan: Plan
     max_length: int
+    probe_rows: np.ndarray | None
+    vocabulary: CompactVocabulary | None = None
+    packs: bool = False
+    baseline: bool = False
+    spent: float = 0.0
 
 
 def assemble(config: RunConfig, observe: Observer) -> Workbench:
-    """Prepare the data, load the model, encode, and choose what the config left open."""
+    """Prepare the data, load the model, encode, and choose what the config left open but the head."""
     device = pick_device(config.train.device, config.train.precision)
     observe(Notice(f"device: {device.reason}"))
     prepared = prepare(config.data)
@@ -81,7 +94,26 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         split: prepared.label_set.targets(label for label in part.labels if label is not None)
         for split, part in rows.items()
     }
-    plan = make_plan(config.train, rows=len(train), width=classifier.width)
+    fresh = needs_start(classifier, config.model.head)
+    probe_rows = None
+    if config.train.probe and fresh:
+        probe_rows = rows_to_learn_from(
+            targets["train"], width=classifier.width, num_labels=len(prepared.label_set), seed=config.train.seed
+        )
+        if probe_rows is None:
+            observe(Notice("no linear probe: too few texts for so many labels"))
+    plan = make_plan(
+        config.train,
+        rows=len(train),
+        width=classifier.width,
+        pass_tokens=device.pass_tokens,
+        probed=probe_rows is not None or not fresh,
+    )
+    if probe_rows is None and not plan.steps:
+        raise DataError(
+            f"{prepared.name}: too few texts for so many labels to fit a linear probe, and no epoch follows it",
+            hint="leave out --fast, or drop rare labels with --min-label-count",
+        )
     cut = (
         f"{train.truncated.mean():.1%} of the training texts are longer and lose their end"
         if train.truncated.any()
@@ -100,8 +132,14 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         classifier=classifier.to(device.torch_device),
         device=device,
         plan=plan,
+        probe_rows=probe_rows,
         max_length=max_length,
     )
+
+
+def needs_start(classifier: Classifier, wanted: str) -> bool:
+    """Whether the head that is wanted has learnt nothing yet."""
+    return classifier.has_fresh_output or (wanted == "mean" and classifier.head == "own")
 
 
 def check(config: RunConfig) -> None:
@@ -113,17 +151,37 @@ def check(config: RunConfig) -> None:
 
 
 def make_learning(bench: Workbench) -> Learning:
-    """What the loop learns from: the training texts, the loss, and how validation is scored."""
-    train = bench.config.train
+    """What the loop learns from: the training texts in steps and batches, the loss, and how validation is scored."""
+    train, encoded = bench.config.train, bench.encoded["train"]
     counts_C = np.bincount(bench.targets["train"], minlength=len(bench.prepared.label_set))
     weights_C = balanced_weights(counts_C) if train.class_weights == "balanced" else None
+    lengths_N, pad_id = encoded.lengths, bench.classifier.pad_id
+    assert train.micro_batch_tokens is not None
+    max_tokens, max_rows = train.micro_batch_tokens, train.micro_batch_size
+
+    def order(epoch: int) -> list[np.ndarray]:
+        return epoch_steps(
+            lengths_N, batch_size=train.batch_size, seed=train.seed, epoch=epoch, by_length=not bench.packs
+        )
+
+    def batches(rows: np.ndarray) -> list[Batch | Packed]:
+        if bench.packs:
+            cuts = packed_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows)
+            return [pack(encoded, cut, pad_id=pad_id) for cut in cuts]
+        max_padding = bench.device.max_padding
+        cuts = micro_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows, max_padding=max_padding)
+        return [collate(encoded, cut, pad_id=pad_id) for cut in cuts]
+
     return Learning(
-        encoded=bench.encoded["train"],
         targets=bench.targets["train"],
+        order=order,
+        batches=batches,
+        tokens=len(encoded.ids),
         validate=lambda: measure_split(bench, "validation"),
         loss=make_loss(weights_C=weights_C, label_smoothing=train.label_smoothing),
         validation_tokens=len(bench.encoded["validation"].ids),
-        final_tokens=sum(len(encoded.ids) for split, encoded in bench.encoded.items() if split != "train"),
+        final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train"),
+        baseline=bench.baseline,
     )
 
 

@@ -1,0 +1,76 @@
+"""What a head sees of each text: the features that a linear probe learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from textclf.data.batching import collate, scoring_batches
+from textclf.data.encoding import Encoded
+from textclf.model.classifier import Classifier
+from textclf.model.modeling_textclf import mean_pool
+from textclf.model.scoring import MAX_TOKENS
+
+
+def features(
+    classifier: Classifier,
+    encoded: Encoded,
+    *,
+    pooled: bool,
+    autocast: Callable[[], AbstractContextManager[object]],
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What the last layer takes in, (rows, width) float32, in the order of the input; from one forward pass.
+
+    pooled: also give the mean of the backbone's hidden states as a mean-pooled head would see it, else None.
+    autocast: the precision to compute in. Leaves the classifier in the mode it was in.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep_input(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen["own"] = arguments[0]
+
+    def keep_hidden(module: nn.Module, arguments: object, output: object) -> None:
+        seen["hidden"] = output.last_hidden_state  # type: ignore[attr-defined]
+
+    hooks = [classifier.output_layer.register_forward_pre_hook(keep_input)]
+    if pooled:
+        hooks.append(classifier.network.base_model.register_forward_hook(keep_hidden))
+    own_ND: np.ndarray | None = None
+    mean_ND: np.ndarray | None = None
+    was_training = classifier.training
+    classifier.eval()
+    done = 0
+    try:
+        with torch.inference_mode(), autocast():
+            for rows in scoring_batches(encoded.lengths, max_tokens=MAX_TOKENS):
+                batch = collate(encoded, rows, pad_id=classifier.pad_id)
+                classifier(batch)
+                own = seen["own"]
+                if own.dim() == 3:  # a decoder's head reads every token; the last one's logits are the answer
+                    last_B = torch.from_numpy(batch.attention_mask.sum(axis=1) - 1).to(own.device)
+                    own = own[torch.arange(len(rows), device=own.device), last_B]
+                own_ND = _put(own_ND, rows, own, len(encoded))
+                if pooled:
+                    mask_BT = torch.from_numpy(batch.attention_mask).to(own.device)
+                    mean_ND = _put(mean_ND, rows, mean_pool(seen["hidden"], mask_BT), len(encoded))
+                done += len(rows)
+                if on_progress is not None:
+                    on_progress(done)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        classifier.train(was_training)
+    assert own_ND is not None
+    return own_ND, mean_ND
+
+
+def _put(table: np.ndarray | None, rows: np.ndarray, values: Tensor, total: int) -> np.ndarray:
+    if table is None:
+        table = np.zeros((total, values.shape[1]), dtype=np.float32)
+    table[rows] = values.float().cpu().numpy()
+    return table

@@ -1,0 +1,210 @@
+"""Packed batches through a transformers backbone: many texts in one row, none attending to another.
+
+The texts of a batch are one long row of tokens to the backbone, so no layer computes on padding; only attention
+cuts that row into blocks of rows of equal width and hides each text from its neighbours. This goes through
+transformers' attention interface, so it serves every architecture that has it. Whether it does so rightly for
+the model at hand is tried once, on a few texts, before it is used.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+
+from textclf.data.batching import Packed, collate, pack
+from textclf.data.encoding import Encoded
+
+ATTENTION = "textclf_packed"
+HIDDEN = -30000.0
+"""Added to a score that must not count; finite, because a row of padding sees padding only."""
+TRIAL_LENGTHS = (150, 2, 40, 5)
+"""Tokens of the texts of the trial: past the window of local attention, and far under it."""
+TOLERANCE = 2e-5
+"""Largest difference of logits in fp32 between packed and padded, as a share of the largest logit (at least 1)."""
+
+
+class PackedLayout:
+    """Where the texts of a packed batch lie, on the device, and what each block's tokens may see."""
+
+    def __init__(self, batch: Packed, device: torch.device) -> None:
+        self.blocks = batch.blocks
+        text = torch.from_numpy(batch.text)
+        self._text_RW = [
+            text[b.start : b.start + b.rows * b.width].view(b.rows, b.width).to(device) for b in batch.blocks
+        ]
+        self._masks: dict[tuple[bool, int | None, torch.dtype], list[Tensor]] = {}
+
+    def masks(self, *, causal: bool, window: int | None, dtype: torch.dtype) -> list[Tensor]:
+        """For each block what is added to its scores: (rows, 1, width, width)."""
+        key = (causal, window, dtype)
+        if key not in self._masks:
+            self._masks[key] = [self._mask(text_RW, causal, window, dtype) for text_RW in self._text_RW]
+        return self._masks[key]
+
+    def _mask(self, text_RW: Tensor, causal: bool, window: int | None, dtype: torch.dtype) -> Tensor:
+        seen = text_RW[:, None, :, None] == text_RW[:, None, None, :]
+        place = torch.arange(text_RW.shape[1], device=text_RW.device)
+        distance = place[:, None] - place[None, :]
+        if causal:
+            seen = seen & (distance >= 0)
+        if window is not None:
+            seen = seen & (distance.abs() < window)
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, HIDDEN)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packing: PackedLayout,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each text of a packed batch, by plain products: query (1, heads, tokens, head_dim).
+
+    `dropout` of attention weights is left out: drawing it costs a fifth of a step, and the hidden states' own
+    dropout remains. See docs/explanation/training-speed.md.
+    """
+    causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
+    groups = query.shape[1] // key.shape[1]
+    # Scaled before the product: queries are fewer than scores.
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    parts = []
+    masks = packing.masks(causal=causal, window=sliding_window, dtype=query.dtype)
+    for block, mask in zip(packing.blocks, masks, strict=True):
+        end = block.start + block.rows * block.width
+
+        def of_block(states: Tensor, start: int = block.start, end: int = end, width: int = block.width) -> Tensor:
+            rows_RWHd: Tensor = states.transpose(1, 2)[0, start:end].unflatten(0, (-1, width))
+            return rows_RWHd.transpose(1, 2)
+
+        query_RHWd, key_RHWd, value_RHWd = of_block(query), of_block(key), of_block(value)
+        if groups > 1:
+            key_RHWd, value_RHWd = (states.repeat_interleave(groups, dim=1) for states in (key_RHWd, value_RHWd))
+        scores_RHWW = query_RHWd @ key_RHWd.transpose(-1, -2) + mask
+        weights_RHWW = torch.softmax(scores_RHWW, dim=-1)
+        parts.append((weights_RHWW @ value_RHWd).transpose(1, 2).flatten(0, 1))
+    output = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return output.unsqueeze(0), None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+
+
+class PackedForward:
+    """Packed batches in, logits out, with the weights and the head of `network`."""
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        self._network = network
+        self._base: Any = network.base_model
+        # The same network with its backbone exchanged for hidden states that were computed already: whatever the
+        # architecture's head does with them is done by its own code. Parameters are shared, not copied.
+        self._head = copy.copy(network)
+        self._head._modules = {**network._modules, network.base_model_prefix: _Computed()}
+        # RoBERTa's kin count positions from padding_idx + 1.
+        table = getattr(getattr(self._base, "embeddings", None), "position_embeddings", None)
+        padding_idx = table.padding_idx if isinstance(table, nn.Embedding) else None
+        self._first_position = 0 if padding_idx is None else padding_idx + 1
+
+    def __call__(self, batch: Packed, pad_id: int) -> Tensor:
+        """Logits (batch, num_labels)."""
+        device = self._network.device
+        layout = PackedLayout(batch, device)
+        input_ids = torch.from_numpy(batch.input_ids).to(device)
+        position_ids = torch.from_numpy(batch.position_ids + self._first_position).to(device)
+        with _attention_of(self._base, ATTENTION):
+            hidden_TD = self._base(
+                input_ids=input_ids[None], position_ids=position_ids[None], packing=layout
+            ).last_hidden_state[0]
+        # The head reads a batch as it always does: one text a row, padded.
+        place_BT = np.arange(batch.lengths.max())[None, :]
+        mask = place_BT < batch.lengths[:, None]
+        index_BT = torch.from_numpy(np.where(mask, batch.starts[:, None] + place_BT, 0)).to(device)
+        mask_BT = torch.from_numpy(mask).to(device)
+        padded_ids = input_ids[index_BT].masked_fill(~mask_BT, pad_id)
+        hidden_BTD = hidden_TD[index_BT] * mask_BT.unsqueeze(-1)
+        computed = self._head._modules[self._network.base_model_prefix]
+        assert isinstance(computed, _Computed)
+        self._head.training = self._network.training
+        computed.output = BaseModelOutputWithPoolingAndCrossAttentions(
+            last_hidden_state=hidden_BTD, pooler_output=_pooled(self._base, hidden_BTD)
+        )
+        try:
+            return self._head(input_ids=padded_ids, attention_mask=mask_BT.long()).logits  # type: ignore[no-any-return]
+        finally:
+            computed.output = None
+
+
+def packed_forward(network: PreTrainedModel, *, pad_id: int, max_length: int) -> PackedForward | None:
+    """The packed forward pass of a network, or None where its architecture gives other logits that way."""
+    base: Any = network.base_model
+    parameters = inspect.signature(base.forward).parameters
+    if "position_ids" not in parameters or not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    lengths = [min(length, max_length) for length in TRIAL_LENGTHS]
+    vocabulary = int(network.get_input_embeddings().weight.shape[0])  # type: ignore[arg-type, union-attr, index]
+    ids = np.random.default_rng(0).integers(0, vocabulary, sum(lengths))
+    # The pad token would hide itself.
+    ids = np.where(ids == pad_id, (ids + 1) % vocabulary, ids).astype(np.int32)
+    texts = Encoded(ids, np.cumsum([0, *lengths]), np.zeros(len(lengths), dtype=bool))
+    rows = np.arange(len(lengths))
+    forward = PackedForward(network)
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            packed = forward(pack(texts, rows, pad_id=pad_id), pad_id)
+            padded = collate(texts, rows, pad_id=pad_id)
+            expected = network(
+                input_ids=torch.from_numpy(padded.input_ids).to(network.device),
+                attention_mask=torch.from_numpy(padded.attention_mask).to(network.device),
+            ).logits
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
+        return None  # an attention that does not go through the interface, or a head that wants more than hidden states
+    finally:
+        network.train(was_training)
+    bound = TOLERANCE * max(1.0, float(expected.abs().max()))
+    return forward if float((packed - expected).abs().max()) <= bound else None
+
+
+class _Computed(nn.Module):
+    """Stands in for a backbone whose output is there already."""
+
+    output: BaseModelOutputWithPoolingAndCrossAttentions | None = None
+
+    def forward(self, *args: object, **kwargs: object) -> BaseModelOutputWithPoolingAndCrossAttentions:
+        assert self.output is not None
+        return self.output
+
+
+def _pooled(base: nn.Module, hidden_BTD: Tensor) -> Tensor | None:
+    pooler = getattr(base, "pooler", None)
+    if pooler is None:
+        return None
+    activation = getattr(base, "pooler_activation", None)  # ALBERT keeps the two parts of its pooler apart
+    return activation(pooler(hidden_BTD[:, 0])) if activation is not None else pooler(hidden_BTD)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _attention_of(base: PreTrainedModel, name: str) -> Iterator[None]:
+    before = base.config._attn_implementation
+    base.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        base.config._attn_implementation = before

@@ -1,0 +1,191 @@
+"""The linear probe and the mean-pooled head: where training starts, and what it never falls below."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+
+import textclf
+import tiny_models
+from textclf.artifact.runs import Run
+from textclf.errors import DataError, InterruptedRun
+from textclf.training.events import Evaluated, Event, Notice, StepDone
+from textclf.training.probe import clearly_better, fit_probe, rows_to_learn_from
+
+FAST: dict[str, Any] = {"epochs": 3, "batch_size": 16, "precision": "fp32"}
+
+
+def pooling_base(folder: Path, architecture: str = "bert") -> Path:
+    """A tiny model that says, as sentence-transformers do, that it was pretrained with mean pooling."""
+    base = tiny_models.pretrained(folder, architecture)
+    (base / "1_Pooling").mkdir()
+    modes = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (base / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 32, **modes}))
+    return base
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_file(run.model_folder / "model.safetensors")
+
+
+def blobs(labels: int, *, rows: int = 300, width: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    targets = generator.integers(0, labels, rows)
+    centres = generator.normal(size=(labels, width))
+    return (centres[targets] + generator.normal(scale=0.7, size=(rows, width))).astype(np.float32), targets
+
+
+@pytest.mark.parametrize("labels", [2, 5])
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_probe_labels_as_logistic_regression_does(labels: int, scale: bool, bias: bool) -> None:
+    features, targets = blobs(labels)
+    if scale:
+        features = features * np.logspace(-2, 2, 8, dtype=np.float32) + (3 if bias else 0)
+    settings = {"num_labels": labels + 1, "balanced": False, "seed": 0}
+    probe = fit_probe(features, targets, bias=bias, scale=scale, **settings)
+    logits = features @ probe.weight.T + probe.bias
+    unit = (features - (features.mean(0) if bias else 0)) / features.std(0) if scale else features
+    peer = LogisticRegression(C=probe.c, fit_intercept=bias, max_iter=1000).fit(unit, targets)
+    assert (logits[:, :labels].argmax(axis=1) == peer.predict(unit)).mean() > 0.98
+    assert probe.weight.shape == (labels + 1, 8) and (bias or not probe.bias.any())
+    assert (logits.argmax(axis=1) == targets).mean() > 0.8, "the label that no row had is chosen"
+
+
+def test_balanced_probes_hear_the_rare_label() -> None:
+    features, targets = blobs(2, rows=400)
+    kept = (targets == 0) | (np.arange(400) % 20 == 0)
+    features, targets = features[kept] * 0.5, targets[kept]
+    plain, balanced = (
+        fit_probe(features, targets, num_labels=2, bias=True, scale=False, balanced=balanced, seed=0)
+        for balanced in (False, True)
+    )
+    chosen = [((features @ p.weight.T + p.bias).argmax(axis=1) == 1).sum() for p in (plain, balanced)]
+    assert chosen[1] > chosen[0]
+
+
+def test_clearly_better_means_more_than_chance() -> None:
+    features, targets = blobs(4)
+    settings = {"num_labels": 4, "bias": True, "scale": False, "balanced": False, "seed": 0}
+    good = fit_probe(features, targets, **settings)
+    poor = fit_probe(features[:, :1], targets, **settings)
+    assert clearly_better(good, poor) and not clearly_better(poor, good) and not clearly_better(good, good)
+
+
+def test_labels_without_enough_rows_are_not_probed() -> None:
+    every = {"width": 32, "seed": 0}
+    assert rows_to_learn_from(np.arange(50), num_labels=50, **every) is None
+    assert rows_to_learn_from(np.zeros(50, dtype=int), num_labels=2, **every) is None
+    taken = rows_to_learn_from(np.arange(100_000) % 10, num_labels=10, **every)
+    assert taken is not None and 1000 < len(taken) < 100_000 and (np.diff(taken) > 0).all()
+
+
+def test_the_result_is_never_below_the_probe(tiny_base: Path, tiny_csv: Path) -> None:
+    seen: list[Event] = []
+    # A rate that ruins the backbone: what the probe knew must survive.
+    run = textclf.finetune(tiny_base, tiny_csv, learning_rate=0.5, on_event=seen.append, **FAST)
+    first, *others = [event.metrics.accuracy for event in seen if isinstance(event, Evaluated)]
+    assert max(others) < first
+    assert run.document["best_step"] == 0 and run.metrics["validation"]["accuracy"] == pytest.approx(first)
+    assert any("did not improve" in event.message for event in seen if isinstance(event, Notice))
+
+
+def test_fast_is_the_probe_alone(cli: Callable[..., Any], tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+    done = cli("finetune", "--model", tiny_base, "--dataset", tiny_csv, "--fast", "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "linear probe on" in done.stderr and "learning rate" not in done.stderr
+    base = load_file(tiny_base / "model.safetensors")
+    learnt = load_file(tmp_path / "run/model/model.safetensors")
+    kept = [name for name, tensor in base.items() if torch.equal(learnt[f"bert.{name}"], tensor)]
+    assert len(kept) == len(base)
+    assert json.loads(done.stdout)["metrics"]["test"]["accuracy"] > 0.5
+    both = cli("finetune", "--model", tiny_base, "--dataset", tiny_csv, "--fast", "--epochs", "2")
+    assert both.returncode == 2 and "--fast" in both.stderr
+
+
+def test_fast_needs_enough_texts_for_the_labels(tiny_base: Path, tmp_path: Path) -> None:
+    path = tmp_path / "many.csv"
+    path.write_text("text,label\n" + "".join(f"text number {i},label {i % 40}\n" for i in range(60)))
+    with pytest.raises(DataError, match="too few texts"):
+        textclf.finetune(tiny_base, path, epochs=0, test_size=0)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "albert", "mpnet", "deberta-v2", "modernbert", "llama"])
+def test_a_mean_head_is_saved_reloaded_and_opens_with_plain_transformers(
+    architecture: str, tmp_path: Path, tiny_csv: Path, home: Path
+) -> None:
+    base = tiny_models.pretrained(tmp_path / architecture, architecture)
+    run = textclf.finetune(base, tiny_csv, head="mean", **FAST)
+    texts = ["where is my card", "a", "I want my money back " * 30]
+    probs = textclf.load(run).predict_proba(texts)
+    # In a process that has never heard of textclf.
+    program = (
+        "import sys, json\n"
+        "from transformers import pipeline\n"
+        "folder, texts = sys.argv[1], json.loads(sys.argv[2])\n"
+        "classify = pipeline('text-classification', folder, top_k=None, device='cpu', trust_remote_code=True)\n"
+        "answers = [{one['label']: one['score'] for one in classify([text], truncation=True)[0]} for text in texts]\n"
+        "assert 'textclf' not in sys.modules\n"
+        "print(json.dumps([[scores[label] for label in 'abc'] for scores in answers]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run.model_folder), json.dumps(texts)],
+        capture_output=True, text=True, check=False, env={**os.environ, "HF_HOME": str(home / "hf")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert np.allclose(json.loads(done.stdout.splitlines()[-1]), probs, atol=1e-5)
+    assert "trust_remote_code=True" in (run.model_folder / "README.md").read_text()
+    # And as the start of another run.
+    again = textclf.finetune(run.model_folder, tiny_csv, **{**FAST, "epochs": 1, "learning_rate": 1e-9})
+    assert again.config["model"]["head"] == "mean"
+    assert np.allclose(textclf.load(again).predict_proba(texts), probs, atol=1e-3)
+
+
+def test_auto_takes_the_mean_where_it_was_pretrained_and_is_clearly_better(
+    minilm: Path, tmp_path: Path, tiny_base: Path, tiny_csv: Path
+) -> None:
+    said: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            said.append(event.message)
+
+    run = textclf.finetune(minilm, "quickstart", epochs=0, seed=3, on_event=listen)
+    assert run.config["model"]["head"] in ("mean", "own")
+    assert any("own head" in line and "mean head" in line for line in said)
+    plain = textclf.finetune(tiny_base, tiny_csv, on_event=listen, **FAST)
+    assert plain.config["model"]["head"] == "own"
+    assert not (plain.model_folder / "modeling_textclf.py").exists()
+
+
+def test_own_keeps_the_architectures_head(tmp_path: Path, tiny_csv: Path) -> None:
+    run = textclf.finetune(pooling_base(tmp_path / "base"), tiny_csv, head="own", **FAST)
+    assert json.loads((run.model_folder / "config.json").read_text())["model_type"] == "bert"
+
+
+def test_a_run_with_a_mean_head_resumes_bit_for_bit(tmp_path: Path, tiny_csv: Path) -> None:
+    base = pooling_base(tmp_path / "base")
+    settings = {**FAST, "head": "mean", "eval_every": 4}
+    unbroken = textclf.finetune(base, tiny_csv, out=tmp_path / "unbroken", **settings)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedRun):
+        textclf.finetune(base, tiny_csv, out=tmp_path / "stopped", on_event=stop, **settings)
+    resumed = textclf.finetune(base, tiny_csv, out=tmp_path / "stopped", **settings)
+    one, other = weights(unbroken), weights(resumed)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
