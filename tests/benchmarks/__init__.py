@@ -1,0 +1,1 @@
+"""textclf beside the tools that a user would take instead: `python -m tests.benchmarks --help`."""

@@ -1,0 +1,197 @@
+"""Accuracy for time: textclf at its defaults beside the recipes of others, over data sets and seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .lines import Comparison, Contender, Line, Setting
+from .materials import minilm
+from .training import DEFAULTS, TUNED, trainer_arguments
+
+DATASETS: dict[str, dict[str, Any]] = {
+    "banking77": {},
+    "tweet_eval_hate": {},  # look at validation: its test split is of another kind
+    "tweet_eval_irony": {},
+    "tweet_eval_emotion": {},
+    "scientific": {"min_label_count": 100, "max_rows": 10000},
+}
+TUNED_RATES = (1e-4, 2e-4, 4e-4)
+"""Of the best-tuned Trainer: take the one that is best on validation; its seconds are those of that run alone."""
+
+
+def lines(setting: Setting) -> list[Line]:
+    """A line a data set. Not small, and not on CUDA, where the figures would be the same."""
+    if setting.small or setting.device == "cuda":
+        return []
+    return [_line(setting, name, settings) for name, settings in DATASETS.items()]
+
+
+def _line(setting: Setting, name: str, settings: dict[str, Any]) -> Line:
+    source = {"dataset": str((setting.data or Path()) / name), "settings": settings}
+    contenders = [
+        Contender("TF-IDF of words and characters + LinearSVC", "accuracy:of_tfidf", source),
+        Contender("frozen mean-pooled features + logistic regression", "accuracy:of_probe", source),
+        Contender("HF defaults (5e-5, 8, 3 epochs)", "accuracy:of_trainer", {**source, "recipe": "defaults"}),
+    ]
+    contenders += [
+        Contender(f"HF tuned ({rate:g}, 32, bf16, 3 epochs)", "accuracy:of_trainer",
+                  {**source, "recipe": "tuned", "learning_rate": rate})
+        for rate in TUNED_RATES
+    ]  # fmt: skip
+    contenders += [Contender("textclf", "accuracy:of_textclf", {**source, "how": {}})]
+    if _has_setting("fast"):
+        contenders += [Contender("textclf --fast", "accuracy:of_textclf", {**source, "how": {"fast": True}})]
+    return Line(
+        name=f"accuracy-{name}",
+        title=f"Accuracy for time on {name}",
+        contenders=tuple(contenders),
+        comparisons=(Comparison("textclf", "HF defaults (5e-5, 8, 3 epochs)", "seconds", better="less", goal=1.0),),
+        seeded=True,
+    )
+
+
+def of_textclf(dataset: str, settings: dict[str, Any], how: dict[str, Any], seed: int) -> dict[str, float]:
+    """The whole of `textclf.finetune`, from the files to the finished artifact."""
+    import tempfile
+
+    import textclf
+
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run = textclf.finetune(minilm(), dataset, out=Path(folder) / "run", seed=seed, **settings, **how)
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds} | {
+        f"{split}_{name}": run.metrics[split][name] for split in run.metrics for name in ("accuracy", "macro_f1")
+    }
+
+
+def of_tfidf(dataset: str, settings: dict[str, Any], seed: int) -> dict[str, float]:
+    """Words and their pairs, and characters within words, weighted by TF-IDF, in a linear support vector machine."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.svm import LinearSVC
+
+    splits = _splits(dataset, settings)
+    started = time.perf_counter()
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    model = make_pipeline(make_union(words, characters), LinearSVC(C=0.5, random_state=seed))
+    model.fit(*splits["train"])
+    answers = {split: model.predict(texts) for split, (texts, _) in splits.items() if split != "train"}
+    return _scores(answers, splits, time.perf_counter() - started)
+
+
+def of_probe(dataset: str, settings: dict[str, Any], seed: int) -> dict[str, float]:
+    """The mean of the backbone's last hidden states, without training it, and a logistic regression over that."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from transformers import AutoModel, AutoTokenizer
+
+    splits = _splits(dataset, settings)
+    started = time.perf_counter()
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
+    backbone = AutoModel.from_pretrained(minilm()).eval()
+
+    def features(texts: list[str]) -> np.ndarray:
+        order = np.argsort([len(text) for text in texts])
+        rows = np.zeros((len(texts), backbone.config.hidden_size), dtype=np.float32)
+        for start in range(0, len(order), 64):
+            some = order[start : start + 64]
+            batch = tokenizer(
+                [texts[i] for i in some], truncation=True, max_length=512, padding=True, return_tensors="pt"
+            )
+            with torch.inference_mode():
+                hidden_BTD = backbone(**batch).last_hidden_state
+            mask_BT1 = batch["attention_mask"].unsqueeze(-1)
+            rows[some] = ((hidden_BTD * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1)).numpy()
+        return rows
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000, random_state=seed))
+    texts, labels = splits["train"]
+    model.fit(features(texts), labels)
+    answers = {split: model.predict(features(texts)) for split, (texts, _) in splits.items() if split != "train"}
+    return _scores(answers, splits, time.perf_counter() - started)
+
+
+def of_trainer(
+    dataset: str, settings: dict[str, Any], recipe: str, seed: int, learning_rate: float = 5e-5
+) -> dict[str, float]:
+    """transformers' Trainer for three epochs, linear schedule, the architecture's own head; from texts to answers."""
+    from datasets import Dataset
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        set_seed,
+    )
+
+    splits = _splits(dataset, settings)
+    started = time.perf_counter()
+    names = sorted(set(splits["train"][1]))
+    padded = recipe == "defaults"
+    how = DEFAULTS if padded else TUNED
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
+
+    def encode(batch: dict[str, Any]) -> Any:
+        length = how.get("max_length", 512)
+        return tokenizer(batch["text"], truncation=True, max_length=length, padding="max_length" if padded else False)
+
+    rows = {
+        split: Dataset.from_dict({"text": texts, "label": [names.index(label) for label in labels]}).map(
+            encode, batched=True, remove_columns="text"
+        )
+        for split, (texts, labels) in splits.items()
+    }
+    set_seed(seed)
+    trainer = Trainer(
+        model=AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=len(names)),
+        args=trainer_arguments(
+            device="cpu", batch_size=how["batch_size"], precision=how.get("precision", "fp32"),
+            grouped=how.get("grouped", False), learning_rate=learning_rate, num_train_epochs=3, seed=seed,
+        ),
+        train_dataset=rows["train"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )  # fmt: skip
+    trainer.train()
+    answers = {
+        split: np.array(names)[trainer.predict(rows[split]).predictions.argmax(axis=1)]
+        for split in splits
+        if split != "train"
+    }
+    return _scores(answers, splits, time.perf_counter() - started)
+
+
+def _splits(dataset: str, settings: dict[str, Any]) -> dict[str, tuple[list[str], list[str]]]:
+    """Texts and labels of each split as textclf cuts them: every recipe learns and is judged by the same rows."""
+    import textclf
+
+    prepared = textclf.prepare(dataset, **settings)
+    rows = {split: prepared.rows(split) for split in prepared.splits}
+    return {split: (part.texts, part.labels) for split, part in rows.items()}
+
+
+def _scores(
+    answers: dict[str, np.ndarray], splits: dict[str, tuple[list[str], list[str]]], seconds: float
+) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    found = {"seconds": seconds}
+    for split, predicted in answers.items():
+        found[f"{split}_accuracy"] = float(accuracy_score(splits[split][1], predicted))
+        found[f"{split}_macro_f1"] = float(f1_score(splits[split][1], predicted, average="macro"))
+    return found
+
+
+def _has_setting(name: str) -> bool:
+    from textclf import config
+
+    return any(name in {field.name for field in dataclasses.fields(section)} for section in config.SECTIONS.values())

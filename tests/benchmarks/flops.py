@@ -1,0 +1,63 @@
+"""How much arithmetic a model takes, and how much a machine gives."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModel
+
+PEAK_TOKENS = 2048
+"""Rows of the matrices that the peak is measured with: as many tokens as a forward pass has at its best."""
+
+
+def forward_flops(model: str | Path, lengths_N: np.ndarray) -> float:
+    """Floating-point operations of one forward pass over texts of so many tokens; training takes three times that.
+
+    Two for each weight outside the embeddings and token, and 4 x tokens^2 x width a layer for attention. Where a
+    layer attends to a window only, that is more than it does.
+    """
+    config = AutoConfig.from_pretrained(model)
+    with torch.device("meta"):
+        weights = AutoModel.from_config(config)
+    embeddings = sum(table.weight.numel() for table in weights.modules() if isinstance(table, torch.nn.Embedding))
+    multiplied = sum(parameter.numel() for parameter in weights.parameters()) - embeddings
+    lengths_N = lengths_N.astype(np.float64)
+    attention = 4 * config.num_hidden_layers * config.hidden_size * (lengths_N**2).sum()
+    return float(2 * multiplied * lengths_N.sum() + attention)
+
+
+def token_lengths(model: str | Path, texts: list[str], max_length: int) -> np.ndarray:
+    """Tokens of each text as the model reads it, cut at max_length: (rows,) int64."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return np.array([len(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]])
+
+
+def matmul_peak(model: str | Path, device: str, dtype: torch.dtype) -> float:
+    """The most operations per second that matmuls of the model's own shapes reach here, the best of its shapes."""
+    config = AutoConfig.from_pretrained(model)
+    width = config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width
+    return max(
+        _rate(rows, columns, device, dtype) for rows, columns in [(width, width), (width, inner), (inner, width)]
+    )
+
+
+def _rate(rows: int, columns: int, device: str, dtype: torch.dtype) -> float:
+    left = torch.randn(PEAK_TOKENS, rows, device=device, dtype=dtype)
+    right = torch.randn(columns, rows, device=device, dtype=dtype)
+    best = 0.0
+    for _ in range(5):  # the first is the warm-up; the best of the others is what the machine can do
+        started = time.perf_counter()
+        repeats = 0
+        while time.perf_counter() - started < 0.05 or repeats < 2:
+            torch.nn.functional.linear(left, right)
+            repeats += 1
+            if device == "cuda":
+                torch.cuda.synchronize()
+        best = max(best, 2 * PEAK_TOKENS * rows * columns * repeats / (time.perf_counter() - started))
+    return best

@@ -1,0 +1,258 @@
+"""Training: texts a second and peak memory of textclf's defaults beside Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from .child import peak_mib
+from .lines import Comparison, Contender, Line, Setting
+from .materials import LONG, minilm, model_part, read_texts, texts_part
+
+WARM_UP_STEPS = 4
+"""Steps of a Trainer of its own before the one that is timed."""
+MORE_EPOCHS = 2
+"""Epochs of textclf that are timed, after one of warm-up: whole ones, so that every text counts equally often."""
+
+# run_classification's defaults: padded to 128 tokens, batch 8, fp32, AdamW.
+DEFAULTS = {"batch_size": 8, "padding": "max_length", "max_length": 128}
+DYNAMIC_8 = {"batch_size": 8, "padding": "dynamic"}
+DYNAMIC_32 = {"batch_size": 32, "padding": "dynamic", "precision": "bf16"}
+TUNED = {"batch_size": 32, "padding": "dynamic", "precision": "bf16", "grouped": True}
+
+
+def lines(setting: Setting) -> list[Line]:
+    """Short and long texts, and a decoder; on CUDA the encoders that people use there."""
+    if setting.small:
+        return [_short(setting, "minilm", 320, few=True)]
+    if setting.device == "cuda":
+        return [
+            make(setting, size, count)
+            for size in ("bert-base", "modernbert-base")
+            for make, count in ((_short, 6400), (_long, 1600))
+        ] + [_decoder(setting, 1600)]
+    return [_short(setting, "minilm", 1600), _long(setting, "minilm", 320), _decoder(setting, 320)]
+
+
+def _short(setting: Setting, size: str, count: int, *, few: bool = False) -> Line:
+    peers = {
+        "HF defaults (pad 128, 8, fp32)": DEFAULTS,
+        "HF dynamic padding (8, fp32)": DYNAMIC_8,
+        "HF dynamic padding (32, bf16)": DYNAMIC_32,
+        "HF best-tuned (grouped, 32, bf16)": TUNED,
+    }
+    if few:
+        peers = {name: peers[name] for name in list(peers)[-1:]}
+    ours = {"textclf": {}} if few else {"textclf": {}, "textclf fp32": {"precision": "fp32"}}
+    goals = {
+        ("textclf", "HF defaults (pad 128, 8, fp32)"): 25.0,
+        ("textclf", "HF dynamic padding (8, fp32)"): 7.0,
+        ("textclf", "HF best-tuned (grouped, 32, bf16)"): 1.4,
+        ("textclf fp32", "HF defaults (pad 128, 8, fp32)"): 15.0,
+    }
+    return _line(setting, "short", size, count, peers, ours, goals)
+
+
+def _long(setting: Setting, size: str, count: int) -> Line:
+    peers = {"HF dynamic padding (8, bf16)": {**DYNAMIC_8, "precision": "bf16"}, "HF best-tuned (grouped)": TUNED}
+    goals = {("textclf", "HF dynamic padding (8, bf16)"): 6.0, ("textclf", "HF best-tuned (grouped)"): None}
+    return _line(setting, "long", size, count, peers, {"textclf": {}}, goals)
+
+
+def _decoder(setting: Setting, count: int) -> Line:
+    peers = {"HF dynamic padding (32, fp32)": {**DYNAMIC_32, "precision": "fp32"}, "HF (32, bf16)": DYNAMIC_32}
+    goals = {("textclf", "HF dynamic padding (32, fp32)"): None, ("textclf", "HF (32, bf16)"): 1.8}
+    return _line(setting, "short", "gpt2", count, peers, {"textclf": {}}, goals)
+
+
+def _line(
+    setting: Setting,
+    kind: str,
+    size: str,
+    count: int,
+    peers: dict[str, dict[str, Any]],
+    ours: dict[str, dict[str, Any]],
+    goals: dict[tuple[str, str], float | None],
+) -> Line:
+    texts, make_texts = texts_part(setting, kind, count)
+    model, make_model = (minilm(), None) if size == "minilm" else model_part(setting, size)
+    common = {"texts": str(texts), "model": str(model), "device": setting.device}
+    best = list(peers)[-1]
+    memory = "peak_gpu_mib" if setting.device == "cuda" else "peak_mib"
+    compared = [
+        Comparison(one, peer, "texts_per_second", goal=goal)
+        for (one, peer), goal in goals.items()
+        if one in ours and peer in peers
+    ]
+    compared += [Comparison("textclf", best, memory, better="less", goal=1 / 0.65)]
+    where = "" if setting.device == "cpu" else f"-{setting.device}"
+    return Line(
+        name=f"training-{kind}-{size}{where}",
+        title=f"Training {size} on {count:,} {kind} texts ({setting.device})",
+        contenders=tuple(
+            [Contender(name, "training:with_trainer", {**common, **how}) for name, how in peers.items()]
+            + [Contender(name, "training:with_textclf", {**common, "settings": how}) for name, how in ours.items()]
+        ),
+        comparisons=tuple(compared),
+        setup=tuple(part for part in (make_texts, make_model) if part),
+        needs_data=not setting.small,
+    )
+
+
+def with_trainer(
+    texts: str,
+    model: str,
+    device: str,
+    batch_size: int,
+    padding: str,
+    precision: str = "fp32",
+    grouped: bool = False,
+    max_length: int = LONG[1],
+) -> dict[str, float]:
+    """One epoch of transformers' Trainer, timed from its first step to its last, after a few steps of warm-up."""
+    import torch
+    from transformers import Trainer, TrainerCallback
+
+    class Clock(TrainerCallback):
+        first = last = 0.0
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.first = self.first or _now(device)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == state.max_steps:
+                self.last = _now(device)
+
+    torch.manual_seed(0)
+    parts = trainer_parts(texts, model, padding=padding, max_length=max_length)
+    how = {"device": device, "batch_size": batch_size, "precision": precision, "grouped": grouped}
+    Trainer(args=trainer_arguments(**how, max_steps=WARM_UP_STEPS), **parts).train()
+    clock = Clock()
+    Trainer(args=trainer_arguments(**how, num_train_epochs=1), callbacks=[clock], **parts).train()
+    rows = len(parts["train_dataset"])
+    return _figures(rows / (clock.last - clock.first), texts, model, device, max_length)
+
+
+def trainer_parts(texts: str, model: str, *, padding: str, max_length: int) -> dict[str, Any]:
+    """Model, tokenised texts and collator, as run_classification makes them."""
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    all_texts, labels = read_texts(texts)
+    names = sorted(set(labels))
+    rows = Dataset.from_dict({"text": all_texts, "label": [names.index(label) for label in labels]}).map(
+        lambda batch: tokenizer(
+            batch["text"],
+            truncation=True,
+            max_length=max_length,
+            padding="max_length" if padding != "dynamic" else False,
+        ),
+        batched=True,
+        remove_columns="text",
+    )
+    return {
+        "model": AutoModelForSequenceClassification.from_pretrained(model, num_labels=len(names)),
+        "train_dataset": rows,
+        "processing_class": tokenizer,
+        "data_collator": DataCollatorWithPadding(tokenizer),
+    }
+
+
+def trainer_arguments(*, device: str, batch_size: int, precision: str, grouped: bool, **more: Any) -> Any:
+    """TrainingArguments that leave everything else at its default, but write and report nothing."""
+    import tempfile
+
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=batch_size,
+        bf16=precision == "bf16",
+        train_sampling_strategy="group_by_length" if grouped else "random",
+        use_cpu=device == "cpu",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **more,
+    )
+
+
+def with_textclf(texts: str, model: str, device: str, settings: dict[str, Any]) -> dict[str, float]:
+    """textclf's own training at its defaults: the steps of whole epochs after the first, without evaluations."""
+    clock = EpochClock(device)
+    train_with_textclf(texts, model, device, settings, clock)
+    rows = len(read_texts(texts)[0])
+    return _figures(clock.epochs * rows / clock.seconds, texts, model, device, LONG[1])
+
+
+def train_with_textclf(texts: str, model: str, device: str, settings: dict[str, Any], observe: Any) -> None:
+    """Run `textclf.finetune` until the observer has seen the last step; what comes after that is not training."""
+    import tempfile
+
+    import textclf
+
+    class TrainedError(Exception):
+        pass
+
+    def watch(event: Any) -> None:
+        observe(event)
+        if type(event).__name__ == "StepDone" and event.step == event.steps:
+            raise TrainedError
+
+    try:
+        textclf.finetune(
+            model, texts, out=Path(tempfile.mkdtemp()) / "run", on_event=watch,
+            epochs=1 + MORE_EPOCHS, test_size=0, device=device, **settings,
+        )  # fmt: skip
+    except TrainedError:
+        return
+    raise AssertionError("the run ended without a last step")
+
+
+class EpochClock:
+    """Adds up the time between steps after the first epoch; a stretch with anything but steps in it is left out.
+
+    epochs, seconds: what was counted so far.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.epochs = self.seconds = 0.0
+        self._device = device
+        self._before: tuple[float, float] | None = None
+
+    def __call__(self, event: Any) -> None:
+        """Take an event of `textclf.finetune`."""
+        if type(event).__name__ != "StepDone":
+            self._before = None
+            return
+        now = _now(self._device)
+        if self._before and self._before[1] >= 1:
+            self.seconds += now - self._before[0]
+            self.epochs += event.epoch - self._before[1]
+        self._before = (now, event.epoch)
+
+
+def _now(device: str) -> float:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _figures(rate: float, texts: str, model: str, device: str, max_length: int) -> dict[str, float]:
+    """The figures of a training of `rate` texts a second; memory is read before anything else is computed."""
+    import torch
+
+    figures = {"texts_per_second": rate, "peak_mib": peak_mib()}
+    if device == "cuda":
+        figures["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    from .flops import forward_flops, matmul_peak, token_lengths
+
+    all_texts, _ = read_texts(texts)
+    lengths_N = token_lengths(model, all_texts, max_length)
+    done = 3 * forward_flops(model, lengths_N) / len(all_texts) * rate
+    peak = matmul_peak(model, device, torch.bfloat16)
+    return figures | {"tflops": done / 1e12, "peak_tflops": peak / 1e12, "peak_share": done / peak}
