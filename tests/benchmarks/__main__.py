@@ -24,6 +24,7 @@ FAMILIES: dict[str, Callable[[Setting], list[Line]]] = {
 }
 """A family is a module with `lines(setting)`; its name is how its lines' names begin."""
 DATA = running.ROOT.parent / "shared" / "data"
+OUT = Path("build", "benchmarks")
 PAGE = running.ROOT / "docs" / "benchmarks.md"
 
 
@@ -65,9 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of every contender (3, small 2)")
     parser.add_argument("--small", action="store_true", help="minutes instead of hours, without the real data sets")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help=f"the real data sets ({DATA})")
-    parser.add_argument("--out", type=Path, default=running.ROOT / "build" / "benchmarks", metavar="DIR",
-                        help="where report.json and report.md go, and finished cells are kept (build/benchmarks)")  # fmt: skip
+    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="the real data sets (%(default)s)")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="for reports and cells (%(default)s)")
     parser.add_argument("--docs", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--store", action="store_true", help="keep these ratios as those that --check wants")
     parser.add_argument(

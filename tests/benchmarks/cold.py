@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from .lines import Comparison, Contender, Line, Setting
-from .materials import artifact_part, texts_part
+from .materials import artifact_part, minilm, texts_part
 
 TEXT = "where is my parcel, it should have been here on monday"
 PIPELINE = (
@@ -29,7 +29,7 @@ def lines(setting: Setting) -> list[Line]:
 
 def _one_line(setting: Setting) -> Line:
     texts, make_texts = texts_part(setting, "short", 256 if setting.small else 1600)
-    artifact, make_artifact = artifact_part(setting, texts)
+    artifact, make_artifact = artifact_part(setting, minilm(), texts)
     ours, peer = "textclf predict", "pipeline"
     repeats = 1 if setting.small else 3
     return Line(

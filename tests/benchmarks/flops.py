@@ -16,14 +16,16 @@ PEAK_TOKENS = 2048
 def forward_flops(model: str | Path, lengths_N: np.ndarray) -> float:
     """Floating-point operations of one forward pass over texts of so many tokens; training takes three times that.
 
-    Two for each weight outside the embeddings and token, and 4 x tokens^2 x width a layer for attention. Where a
-    layer attends to a window only, that is more than it does.
+    For each token two for each number of the weight matrices outside the embeddings, and for each layer's attention
+    4 x tokens^2 x width, which is more than is done where a layer attends to a window only.
     """
     config = AutoConfig.from_pretrained(model)
     with torch.device("meta"):
         weights = AutoModel.from_config(config)
     embeddings = sum(table.weight.numel() for table in weights.modules() if isinstance(table, torch.nn.Embedding))
-    multiplied = sum(parameter.numel() for parameter in weights.parameters()) - embeddings
+    # Biases and norms are added, not multiplied by a matrix; BERT's pooler sees one token of each text, not all.
+    matrices = (part for name, part in weights.named_parameters() if part.ndim > 1 and not name.startswith("pooler."))
+    multiplied = sum(part.numel() for part in matrices) - embeddings
     lengths_N = lengths_N.astype(np.float64)
     attention = 4 * config.num_hidden_layers * config.hidden_size * (lengths_N**2).sum()
     return float(2 * multiplied * lengths_N.sum() + attention)

@@ -42,16 +42,18 @@ def texts_part(setting: Setting, kind: str, count: int) -> tuple[Path, Contender
     return folder, Contender(f"make {kind} texts", "materials:make_texts", arguments)
 
 
-def model_part(setting: Setting, size: str) -> tuple[Path, Contender]:
-    """The folder of a model of this size with random weights, and what makes it."""
+def model_parts(setting: Setting, size: str) -> tuple[Path, list[Contender]]:
+    """The folder of MiniLM, or of a model of another size with random weights, and what makes it."""
+    if size == "minilm":
+        return minilm(), []
     folder = setting.scratch / size
-    return folder, Contender(f"make {size}", "materials:make_model", {"size": size, "folder": str(folder)})
+    return folder, [Contender(f"make {size}", "materials:make_model", {"size": size, "folder": str(folder)})]
 
 
-def artifact_part(setting: Setting, texts: Path) -> tuple[Path, Contender]:
+def artifact_part(setting: Setting, model: Path, texts: Path) -> tuple[Path, Contender]:
     """The folder of a classifier that learnt these texts for an epoch, and what makes it."""
-    run = setting.scratch / f"classifier-{texts.name}"
-    arguments = {"texts": str(texts), "run": str(run), "device": setting.device}
+    run = setting.scratch / f"{model.name}-{texts.name}"
+    arguments = {"model": str(model), "texts": str(texts), "run": str(run), "device": setting.device}
     return run / "model", Contender("fine-tune a classifier", "materials:make_artifact", arguments)
 
 
@@ -62,11 +64,14 @@ def make_texts(kind: str, count: int, folder: str, data: str | None) -> None:
         return
     rows = _real(kind, Path(data)) if data else _stand_in(kind)
     random.Random(0).shuffle(rows)
-    if len(rows) < count + VALIDATION_ROWS:
-        raise ValueError(f"{len(rows)} {kind} texts are there, {count + VALIDATION_ROWS} are wanted")
+    train = rows[:count]
+    learnt = {label for _, label in train}
+    validation = [row for row in rows[count:] if row[1] in learnt][:VALIDATION_ROWS]
+    if len(validation) < VALIDATION_ROWS:
+        raise ValueError(f"{len(rows)} {kind} texts are too few for {count} and {VALIDATION_ROWS} more")
     place.mkdir(parents=True)
-    _write(place / "validation.csv", rows[count : count + VALIDATION_ROWS])
-    _write(place / "train.csv", rows[:count])
+    _write(place / "validation.csv", validation)
+    _write(place / "train.csv", train)
 
 
 def read_texts(folder: str | Path) -> tuple[list[str], list[str]]:
@@ -94,11 +99,13 @@ def make_model(size: str, folder: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def make_artifact(texts: str, run: str, device: str) -> None:
-    """Fine-tune MiniLM for one epoch: enough for labels that differ from text to text."""
+def make_artifact(model: str, texts: str, run: str, device: str) -> None:
+    """Fine-tune a model for one epoch: enough for labels that differ from text to text."""
+    if Path(run).exists():
+        return
     import textclf
 
-    textclf.finetune(minilm(), texts, out=run, test_size=0, epochs=1, device=device)
+    textclf.finetune(model, texts, out=run, test_size=0, epochs=1, device=device)
 
 
 def _real(kind: str, data: Path) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .child import peak_mib
 from .lines import Comparison, Contender, Line, Setting
-from .materials import artifact_part, read_texts, texts_part
+from .materials import artifact_part, model_parts, read_texts, texts_part
 
 BATCH_SIZES = (1, 8, 32, 128)
 """Tried for the pipeline's best, each on SEARCH_TEXTS texts."""
@@ -26,15 +26,17 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def lines(setting: Setting) -> list[Line]:
-    """Short and long texts; small: short only."""
+    """Short and long texts, on CUDA by the encoders that people use there; small: short only."""
     if setting.small:
-        return [_line(setting, "short", 256)]
-    return [_line(setting, "short", 1600), _line(setting, "long", 320)]
+        return [_line(setting, "minilm", "short", 256)]
+    sizes = ["minilm"] if setting.device == "cpu" else ["bert-base", "modernbert-base"]
+    return [_line(setting, size, kind, count) for size in sizes for kind, count in (("short", 1600), ("long", 320))]
 
 
-def _line(setting: Setting, kind: str, count: int) -> Line:
+def _line(setting: Setting, size: str, kind: str, count: int) -> Line:
     texts, make_texts = texts_part(setting, kind, count)
-    artifact, make_artifact = artifact_part(setting, texts)
+    model, make_model = model_parts(setting, size)
+    artifact, make_artifact = artifact_part(setting, model, texts)
     common = {"texts": str(texts), "artifact": str(artifact), "device": setting.device}
     peers = {"pipeline, batch 1": [1], "pipeline, its best batch": list(BATCH_SIZES)}
     if setting.small:
@@ -49,14 +51,14 @@ def _line(setting: Setting, kind: str, count: int) -> Line:
     ]
     where = "" if setting.device == "cpu" else f"-{setting.device}"
     return Line(
-        name=f"prediction-{kind}{where}",
-        title=f"Prediction of {count:,} {kind} texts ({setting.device})",
+        name=f"prediction-{kind}-{size}{where}",
+        title=f"Prediction of {count:,} {kind} texts by {size} ({setting.device})",
         contenders=tuple(
             [Contender(name, "prediction:with_pipeline", {**common, "sizes": sizes}) for name, sizes in peers.items()]
             + [Contender(name, "prediction:with_textclf", {**common, "mode": how}) for name, how in modes.items()]
         ),
         comparisons=tuple(compared),
-        setup=(make_texts, make_artifact),
+        setup=(make_texts, *make_model, make_artifact),
         reference=best,
         needs_data=not setting.small,
     )

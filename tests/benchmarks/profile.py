@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 from .lines import Contender, Line, Setting
-from .materials import LONG, minilm, model_part, read_texts, texts_part
+from .materials import LONG, model_parts, read_texts, texts_part
 from .training import TUNED, train_with_textclf, trainer_arguments, trainer_parts
 
 SHARES: dict[str, str] = {
     "optimizer": "Optimizer. aten::_fused_adam aten::_foreach aten::lerp aten::addcdiv aten::addcmul",
     "attention": "aten::_scaled_dot_product aten::_flash_attention aten::_efficient_attention flex_attention",
-    "matmul": "aten::mm aten::addmm aten::bmm aten::baddbmm aten::linear aten::mkldnn mkldnn onednn aten::matmul aten::mv",
+    "matmul": "aten::mm aten::addmm aten::bmm aten::baddbmm aten::linear aten::matmul aten::mv aten::mkldnn mkldnn",
     "softmax_and_loss": "aten::_softmax aten::_log_softmax aten::nll_loss aten::cross_entropy",
     "layer_norm": "aten::native_layer_norm aten::layer_norm",
     "activation": "aten::gelu aten::silu aten::relu aten::tanh",
@@ -34,7 +34,7 @@ def lines(setting: Setting) -> list[Line]:
 def _line(setting: Setting, kind: str, count: int) -> Line:
     texts, make_texts = texts_part(setting, kind, count)
     size = "minilm" if setting.device == "cpu" else "bert-base"
-    model, make_model = (minilm(), None) if size == "minilm" else model_part(setting, size)
+    model, make_model = model_parts(setting, size)
     common = {"texts": str(texts), "model": str(model), "device": setting.device}
     where = "" if setting.device == "cpu" else f"-{setting.device}"
     return Line(
@@ -44,7 +44,7 @@ def _line(setting: Setting, kind: str, count: int) -> Line:
             Contender("HF best-tuned (grouped, 32, bf16)", "profile:of_trainer", common),
             Contender("textclf", "profile:of_textclf", common),
         ),
-        setup=tuple(part for part in (make_texts, make_model) if part),
+        setup=(make_texts, *make_model),
     )
 
 
@@ -54,9 +54,9 @@ class Profiled:
     def __init__(self, device: str) -> None:
         from torch.profiler import ProfilerActivity, profile
 
-        gpu = device == "cuda"
-        self._by_device = gpu
-        self._profile = profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU])
+        self._by_device = device == "cuda"
+        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * self._by_device
+        self._profile = profile(activities=activities)
         self._started: float | None = None
         self._seconds: float | None = None
 
@@ -72,9 +72,12 @@ class Profiled:
 
     def shares(self) -> dict[str, float]:
         """Share of the wall time by kind of work; `python_and_waiting` is what no operation accounts for."""
+        from torch.autograd import DeviceType
+
         assert self._seconds is not None, "nothing was profiled"
         found = dict.fromkeys([*SHARES, "other"], 0.0)
-        for event in self._profile.key_averages():
+        # On CUDA every operation has the time of its kernels; the kernels, which are listed too, would count twice.
+        for event in (one for one in self._profile.key_averages() if one.device_type == DeviceType.CPU):
             microseconds = event.self_device_time_total if self._by_device else event.self_cpu_time_total
             found[_kind(event.key)] += microseconds / 1e6 / self._seconds
         return found | {"python_and_waiting": max(0.0, 1 - sum(found.values()))}

@@ -65,8 +65,8 @@ def call(contender: Contender, scratch: Path) -> dict[str, Any]:
         )
         if done.returncode == 0:
             return json.loads(result.read_text())  # type: ignore[no-any-return]
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["it said nothing"]
-        return {"error": f"exit code {done.returncode}: {last[0][:300]}"}
+        last = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-2:])
+        return {"error": f"exit code {done.returncode}: {last[-300:] or 'it said nothing'}"}
 
 
 def _replace_answers(line: Line, found: dict[str, list[dict[str, Any]]]) -> None:
