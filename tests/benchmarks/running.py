@@ -61,7 +61,13 @@ def call(contender: Contender, scratch: Path) -> dict[str, Any]:
             capture_output=True,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "TEXTCLF_HOME": str(scratch / "home"), "HF_HUB_OFFLINE": "1", "TMPDIR": folder},
+            env={
+                **os.environ,
+                "TEXTCLF_HOME": str(scratch / "home"),
+                "HF_DATASETS_CACHE": str(Path(folder) / "datasets"),
+                "HF_HUB_OFFLINE": "1",
+                "TMPDIR": folder,
+            },
         )
         if done.returncode == 0:
             return json.loads(result.read_text())  # type: ignore[no-any-return]
