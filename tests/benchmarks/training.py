@@ -188,6 +188,7 @@ def with_textclf(texts: str, model: str, device: str, settings: dict[str, Any]) 
     """textclf's own training at its defaults: the steps of whole epochs after the first, without evaluations."""
     clock = EpochClock(device)
     train_with_textclf(texts, model, device, settings, clock)
+    assert clock.seconds, "an epoch of one or two steps cannot be timed: give it more texts"
     rows = len(read_texts(texts)[0])
     return _figures(clock.epochs * rows / clock.seconds, texts, model, device, LONG[1])
 
