@@ -5,17 +5,27 @@ Training, eval, predict and serve all encode here, so a text always becomes the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from textclf.data.words import Words, separable
+
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    import pyarrow as pa
+    from tokenizers import Tokenizer
+
+Texts: TypeAlias = "Sequence[str | None] | pa.ChunkedArray"
 
 CHUNK = 20_000
-"""Texts tokenised at once: enough to keep every core busy, small in memory."""
+"""Texts tokenised at once, at most: enough to keep every core busy, small in memory."""
+CHUNK_CHARS = 1 << 24
+"""Characters (of an arrow column: bytes) tokenised at once, unless one text alone has more."""
+FEW = 256
+"""Fewer texts than this are not worth taking apart into words."""
 
 CHARS_PER_TOKEN = 32
 """A prefix of this many characters per token nearly always holds all the tokens that are kept."""
@@ -23,9 +33,10 @@ CHARS_PER_TOKEN = 32
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of many texts.
+    """Token ids of many texts, in memory or memory-mapped.
 
-    ids: (tokens,) int32, all texts one after another, special tokens included.
+    ids: (tokens,) uint16, or uint32 where the vocabulary needs it; all texts one after another, special tokens
+        included. Few operators of torch take these types: widen what you gather, as `batching.collate` does.
     offsets: (rows + 1,) int64; text i is ids[offsets[i]:offsets[i + 1]].
     truncated: (rows,) bool, true where the text had more tokens than max_length.
     """
@@ -37,7 +48,7 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each text: (rows,) int64."""
         return np.diff(self.offsets)
@@ -51,12 +62,21 @@ class Encoded:
         return Encoded(self.ids[places], offsets, self.truncated[rows])
 
     def row(self, index: int) -> np.ndarray:
-        """Token ids of one text: (tokens,) int32."""
+        """Token ids of one text: (tokens,), of the type of `ids`."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Encoded rows that come next: ids (tokens,), lengths (rows,) int64, truncated (rows,) bool."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    truncated: np.ndarray
+
+
 def encode(
-    texts: Sequence[str | None],
+    texts: Texts,
     tokenizer: Tokenizer,
     *,
     max_length: int | None = None,
@@ -64,69 +84,183 @@ def encode(
 ) -> Encoded:
     """Tokenise texts, each cut to `max_length` tokens (special tokens included); None never cuts.
 
+    texts: a sequence, or a column of strings in arrow, which spares a million Python strings.
     Special-token literals in a text ("[SEP]", "<|endoftext|>") are read as plain characters. A text
     that has no token at all becomes the tokenizer's first special token, so every row has one or more.
     on_progress: called with the number of texts done so far.
+
+    The tokenizer's threads take every core that the process may run on; TOKENIZERS_PARALLELISM=false keeps it to one.
     """
+    chunks = list(encode_chunks(texts, tokenizer, max_length=max_length, on_progress=on_progress))
+    if not chunks:
+        return Encoded(np.zeros(0, id_type(tokenizer)), np.zeros(1, np.int64), np.zeros(0, bool))
+    lengths = np.concatenate([chunk.lengths for chunk in chunks])
+    return Encoded(
+        np.concatenate([chunk.ids for chunk in chunks]),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.concatenate([chunk.truncated for chunk in chunks]),
+    )
+
+
+def encode_chunks(
+    texts: Texts,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[Chunk]:
+    """What `encode` gives, chunk by chunk, so that memory does not grow with the number of texts."""
     tokenizer.no_padding()
+    tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True
-    if max_length is None:
-        tokenizer.no_truncation()
-    else:
-        tokenizer.enable_truncation(max_length)
-    special = _special_ids(tokenizer)
-    filler = int(special[0]) if len(special) else 0
-    in_template = tokenizer.num_special_tokens_to_add(False)
-    parts: list[np.ndarray] = []
-    lengths = np.zeros(len(texts) + 1, dtype=np.int64)
-    truncated = np.zeros(len(texts), dtype=bool)
-    for start in range(0, len(texts), CHUNK):
-        chunk = [_clean(text) for text in texts[start : start + CHUNK]]
-        prefixes = [_prefix(text, tokenizer, max_length) for text in chunk]
-        encodings = tokenizer.encode_batch(prefixes)
-        rows = [np.asarray(encoding.ids or [filler], dtype=np.int32) for encoding in encodings]
-        sizes = np.array([len(ids) for ids in rows])
-        ids = np.concatenate(rows)
-        first = np.cumsum(sizes) - sizes
-        specials = np.add.reduceat(np.isin(ids, special), first)
-        for row in np.flatnonzero(specials > in_template):
-            if encodings[row].ids:
-                mask = np.asarray(encodings[row].special_tokens_mask, dtype=bool)
-                _unread(ids[first[row] : first[row] + sizes[row]], mask, special, tokenizer)
-        parts.append(ids)
-        lengths[start + 1 : start + 1 + len(rows)] = sizes
-        # What max_length cut off is kept aside as "overflowing".
-        truncated[start : start + len(rows)] = [
-            bool(encoding.overflowing) or len(prefix) < len(text)
-            for encoding, prefix, text in zip(encodings, prefixes, chunk, strict=True)
-        ]
+    frame = _Frame(tokenizer)
+    limit = None if max_length is None else max(0, max_length - frame.size)
+    words = Words(tokenizer) if len(texts) >= FEW and separable(tokenizer) else None
+    dtype = id_type(tokenizer)
+    done = 0
+    for part in _parts(texts):
+        ids, sizes, truncated = words.tokens(_in_arrow(part), limit=limit) if words else _whole(part, tokenizer, limit)
+        yield Chunk(*frame.around(ids, sizes, dtype), truncated)
+        done += len(part)
         if on_progress is not None:
-            on_progress(start + len(rows))
-    return Encoded(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), np.cumsum(lengths), truncated)
+            on_progress(done)
 
 
-def _prefix(text: str, tokenizer: Tokenizer, max_length: int | None) -> str:
-    """The start of a very long text that gives the same first `max_length` tokens as the whole text.
+def cut(encoded: Encoded, tokenizer: Tokenizer, max_length: int) -> Encoded:
+    """Rows as they would be had they been encoded with this smaller `max_length`."""
+    longer_N = encoded.lengths > max_length
+    if not longer_N.any():
+        return encoded
+    suffix = _Frame(tokenizer).suffix
+    lengths = np.minimum(encoded.lengths, max_length)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = np.empty(offsets[-1], dtype=encoded.ids.dtype)
+    for start in range(0, len(encoded), CHUNK):
+        rows = slice(start, start + CHUNK)
+        first, last = offsets[start], offsets[min(start + CHUNK, len(encoded))]
+        shift = np.repeat(encoded.offsets[:-1][rows] - offsets[:-1][rows], lengths[rows])
+        ids[first:last] = encoded.ids[np.arange(first, last) + shift]
+    for back, token in enumerate(reversed(suffix), start=1):
+        ids[offsets[1:][longer_N] - back] = token
+    return Encoded(ids, offsets, encoded.truncated | longer_N)
+
+
+def id_type(tokenizer: Tokenizer) -> np.dtype:
+    """The smallest type that holds every id of the vocabulary."""
+    largest = max(tokenizer.get_vocab_size() - 1, *tokenizer.get_added_tokens_decoder(), 0)
+    return np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
+
+
+class _Frame:
+    """The special tokens around every text, and what the text itself must not hold."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        sample = tokenizer.encode("a")
+        inside = [index for index, added in enumerate(sample.special_tokens_mask) if not added]
+        end = inside[-1] + 1 if inside else len(sample.ids)
+        self.prefix = sample.ids[: inside[0] if inside else end]
+        self.suffix = sample.ids[end:]
+        self.size = len(self.prefix) + len(self.suffix)
+        unknown = _unknown_id(tokenizer)
+        added = tokenizer.get_added_tokens_decoder()
+        # The unknown token is special, but stands in ordinary texts.
+        self._special = sorted(index for index, token in added.items() if token.special and index != unknown)
+        self._unknown = unknown if unknown is not None else 0
+
+    def around(self, ids: np.ndarray, sizes: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of these sizes with their special tokens: ids (tokens,) of the type, lengths (rows,) int64."""
+        # SentencePiece vocabularies hold "<s>" and "[SEP]" as pieces, so that the literal is found there even
+        # though added tokens are split.
+        read = np.isin(ids, self._special)
+        if read.any():
+            ids = np.where(read, self._unknown, ids)
+        if not self.size:
+            empty = np.flatnonzero(sizes == 0)
+            filler = self._special[0] if self._special else 0
+            ids = np.insert(ids, (np.cumsum(sizes) - sizes)[empty], filler)
+            return ids.astype(dtype), np.maximum(sizes, 1)
+        lengths = sizes + self.size
+        ends = np.cumsum(lengths)
+        framed = np.empty(ends[-1], dtype=dtype)
+        before = np.arange(len(sizes)) * self.size + len(self.prefix)
+        framed[np.arange(len(ids)) + np.repeat(before, sizes)] = ids
+        for place, token in enumerate(self.prefix):
+            framed[ends - lengths + place] = token
+        for back, token in enumerate(reversed(self.suffix), start=1):
+            framed[ends - back] = token
+        return framed, lengths
+
+
+def _parts(texts: Texts) -> Iterator[Texts]:
+    """The texts in chunks, each of one or more."""
+    start = 0
+    while start < len(texts):
+        part = texts[start : start + CHUNK]
+        sizes = _sizes(part)
+        if sizes.sum() > CHUNK_CHARS:
+            part = part[: max(1, int(np.searchsorted(np.cumsum(sizes), CHUNK_CHARS, side="right")))]
+        yield part
+        start += len(part)
+
+
+def _sizes(texts: Texts) -> np.ndarray:
+    """Characters of each text, in arrow bytes: (rows,) int64."""
+    if isinstance(texts, Sequence):
+        return np.fromiter((len(text or "") for text in texts), dtype=np.int64, count=len(texts))
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.fill_null(pc.binary_length(texts), 0).to_numpy(), dtype=np.int64)
+
+
+def _in_arrow(texts: Texts) -> pa.LargeStringArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not isinstance(texts, Sequence):
+        whole = pa.concat_arrays([pa.array([], pa.large_string()), *texts.cast(pa.large_string()).chunks])
+    else:
+        try:
+            whole = pa.array(texts, pa.large_string())
+        except UnicodeEncodeError:
+            whole = pa.array(list(map(_clean, texts)), pa.large_string())
+    return pc.fill_null(whole, "") if whole.null_count else whole
+
+
+def _whole(texts: Texts, tokenizer: Tokenizer, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first `limit` tokens of each text, read as a whole; as `Words.tokens` gives them."""
+    strings = list(map(_clean, texts if isinstance(texts, Sequence) else texts.to_pylist()))
+    long = [index for index, text in enumerate(strings) if limit is not None and len(text) > limit * CHARS_PER_TOKEN]
+    starts = {index: _start(strings[index], tokenizer, limit or 0) for index in long}
+    encodings = tokenizer.encode_batch_fast(
+        [starts.get(index, text) for index, text in enumerate(strings)] if long else strings, add_special_tokens=False
+    )
+    rows = [encoding.ids for encoding in encodings]
+    sizes = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    ids = np.fromiter((token for row in rows for token in row[:limit]), dtype=np.int64)
+    kept = sizes if limit is None else np.minimum(sizes, limit)
+    return ids, kept, sizes > kept
+
+
+def _start(text: str, tokenizer: Tokenizer, limit: int) -> str:
+    """The start of a very long text that gives the same first `limit` tokens as the whole text, and one more.
 
     Tokenising 10 MB to keep 512 tokens would take seconds. A prefix is enough when the kept tokens end
     before its last blank: what follows a blank does not change the tokens in front of it.
     """
-    if max_length is None or len(text) <= max_length * CHARS_PER_TOKEN:
-        return text
-    size = max_length * CHARS_PER_TOKEN
+    size = max(1, limit) * CHARS_PER_TOKEN
     while size < len(text):
         prefix = text[:size]
-        encoding: Encoding = tokenizer.encode(prefix)
+        encoding = tokenizer.encode(prefix, add_special_tokens=False)
         last_blank = max(prefix.rfind(blank) for blank in " \n\t")
-        kept_until = max((end for _, end in encoding.offsets), default=0)
-        if encoding.overflowing and kept_until < last_blank:
+        kept_until = max((end for _, end in encoding.offsets[:limit]), default=0)
+        if len(encoding.ids) > limit and kept_until < last_blank:
             return prefix
         size *= 8
     return text
 
 
 def _clean(text: str | None) -> str:
-    # A lone surrogate (from undecodable bytes) cannot cross into Rust; U+FFFD stands for it.
+    # A lone surrogate (from undecodable bytes) cannot cross into Rust; a question mark stands for it.
     return (text or "").encode("utf-8", "replace").decode("utf-8") if _has_surrogate(text) else (text or "")
 
 
@@ -134,27 +268,7 @@ def _has_surrogate(text: str | None) -> bool:
     return bool(text) and not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)  # type: ignore[union-attr]
 
 
-def _special_ids(tokenizer: Tokenizer) -> np.ndarray:
-    """Ids of the special tokens but the unknown token, which stands in ordinary texts."""
-    added = tokenizer.get_added_tokens_decoder()
-    unknown = _unknown_id(tokenizer)
-    return np.array(
-        sorted(index for index, token in added.items() if token.special and index != unknown), dtype=np.int32
-    )
-
-
 def _unknown_id(tokenizer: Tokenizer) -> int | None:
     names = [getattr(tokenizer.model, "unk_token", None), "<unk>", "[UNK]"]  # a Unigram model does not say its own
     ids = (tokenizer.token_to_id(name) for name in names if name)
     return next((index for index in ids if index is not None), None)
-
-
-def _unread(ids: np.ndarray, in_template: np.ndarray, special: np.ndarray, tokenizer: Tokenizer) -> None:
-    """Make unknown, in place, the special tokens that the model read out of the text itself.
-
-    SentencePiece vocabularies hold "<s>" and "[SEP]" as pieces, so that the literal is found there even
-    though added tokens are split.
-    """
-    unknown = _unknown_id(tokenizer)
-    read = np.isin(ids, special) & ~in_template
-    ids[read] = unknown if unknown is not None else 0
