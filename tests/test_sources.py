@@ -184,7 +184,7 @@ def test_ten_megabyte_field_is_read(tmp_path):
 
 
 def test_field_longer_than_a_block_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("textclf.data.files._BLOCK", 1 << 12)
+    monkeypatch.setattr("textclf.data.delimited.BLOCK", 1 << 12)
     pairs = [("x" * 50_000, "a"), ("small", "b")] * 3
     assert pairs_of(write(tmp_path, "t.csv", as_csv(pairs))) == pairs
 

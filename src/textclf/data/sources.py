@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from textclf import atomic, presets
 from textclf.data import files
 from textclf.data.catalog import CATALOG, nearest
-from textclf.data.files import DataFile, Records, data_file, read_records
+from textclf.data.files import DataFile, Records, data_file
+from textclf.data.records import read_records
 from textclf.data.rows import SPLIT_NAMES, SPLITS
 from textclf.errors import DataError, HubError
 

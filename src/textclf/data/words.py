@@ -96,7 +96,10 @@ def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _split(texts: pa.LargeStringArray) -> tuple[pa.LargeStringArray, np.ndarray]:
-    """The words of all texts, each with the blanks before it, nothing copied; and (rows + 1,) int64 where each text's begin."""
+    """The words of all texts, each with the blanks before it, and (rows + 1,) int64 where each text's begin.
+
+    Nothing is copied.
+    """
     import pyarrow as pa
 
     _, offsets, data = texts.buffers()

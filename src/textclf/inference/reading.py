@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import select
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from textclf.data import columns, files
+from textclf.data.files import Records
+from textclf.data.records import stream_records
 from textclf.errors import DataError, TextclfError, UsageError
 
 STDIN = "-"
@@ -212,26 +215,31 @@ def _translated(name: str) -> Iterator[None]:
 
 
 def _column(file: files.DataFile, wanted: str | None) -> Iterator[str]:
-    """The texts of one file; what is null is an empty text. Reads the file at once."""
-    records = files.read_records(file)
-    choice = columns.Choice(wanted or _text_column(records), _NO_LABEL)
-    texts = columns.read_rows([records], choice, None)[0].table.column("text")
-    slices = (texts.slice(start, MAX_TEXTS) for start in range(0, len(texts), MAX_TEXTS))
-    return (text or "" for part in slices for text in part.to_pylist())
+    """The texts of one file, read as they are asked for; what is null is an empty text. The first are read at once."""
+    parts = stream_records(file, lambda first: wanted or _text_column(first))
+    first = next(parts)
+    choice = columns.Choice(wanted or _text_column(first), _NO_LABEL)
+
+    def texts(part: Records) -> Iterator[str]:
+        column = columns.read_rows([part], choice, None)[0].table.column("text")
+        slices = (column.slice(start, MAX_TEXTS) for start in range(0, len(column), MAX_TEXTS))
+        return (text or "" for piece in slices for text in piece.to_pylist())
+
+    return itertools.chain(texts(first), (text for part in parts for text in texts(part)))
 
 
-def _text_column(records: files.Records) -> str:
-    by_lower = {name.strip().lower(): name for name in reversed(records.names)}
+def _text_column(first: Records) -> str:
+    by_lower = {name.strip().lower(): name for name in reversed(first.names)}
     known = [by_lower[name] for name in columns.TEXT_NAMES if name in by_lower]
     # The one column beside a label is the text. A column that stands alone is not taken for it: in a file
     # without a header line, its name would be the first text.
-    others = [name for name in records.names if name.strip().lower() not in columns.LABEL_NAMES]
-    if not known and len(others) == 1 < len(records.names):
+    others = [name for name in first.names if name.strip().lower() not in columns.LABEL_NAMES]
+    if not known and len(others) == 1 < len(first.names):
         known = others
     if not known:
         raise DataError(
-            f"{records.file}: cannot tell which of its columns holds the texts",
-            hint=f"say it with --text-column; the columns are: {', '.join(map(_shown, records.names[:12]))}",
+            f"{first.file}: cannot tell which of its columns holds the texts",
+            hint=f"say it with --text-column; the columns are: {', '.join(map(_shown, first.names[:12]))}",
         )
     return known[0]
 

@@ -1,0 +1,103 @@
+"""Parquet and arrow files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from textclf.data.files import DataFile, Records, translated, whole
+from textclf.errors import DataError
+
+ROWS = 1 << 14
+"""Rows that are streamed at a time."""
+
+
+def read_parquet(file: DataFile) -> Records:
+    """The file opened; a column is read when it is asked for."""
+    from pyarrow import parquet
+
+    reader = parquet.ParquetFile(_source(file))
+    schema = reader.schema_arrow
+
+    def column(name: str) -> pa.ChunkedArray:
+        with translated(file):
+            return _checked(reader.read(columns=[name], use_pandas_metadata=False).column(name))
+
+    return Records(file.name, tuple(schema.names), column, class_names(schema))
+
+
+def stream_parquet(file: DataFile, choose: Callable[[Records], str]) -> Iterator[Records]:
+    """The chosen column, so many rows at a time."""
+    from pyarrow import parquet
+
+    # Not memory-mapped: mapped pages would count as memory of this process.
+    reader = parquet.ParquetFile(_source(file), buffer_size=1 << 16)
+    head = read_parquet(file)
+    name = choose(head)
+    if head.names.count(name) != 1 or not reader.metadata.num_rows:
+        yield head  # which says what is wrong
+        return
+    for batch in reader.iter_batches(batch_size=ROWS, columns=[name], use_pandas_metadata=False):
+        yield _part(head, pa.Table.from_batches([batch]), name)
+
+
+def read_arrow(file: DataFile) -> Records:
+    """The file memory-mapped."""
+    table = _open_arrow(file).read_all()
+
+    def column(name: str) -> pa.ChunkedArray:
+        with translated(file):
+            return _checked(table.column(name))
+
+    return Records(file.name, tuple(table.schema.names), column, class_names(table.schema))
+
+
+def stream_arrow(file: DataFile, choose: Callable[[Records], str]) -> Iterator[Records]:
+    """The chosen column, so many rows at a time."""
+    head = read_arrow(file)  # mapped: its pages come and go
+    name = choose(head)
+    table = _open_arrow(file).read_all()
+    if head.names.count(name) != 1 or not table.num_rows:
+        yield head
+        return
+    table = table.select([name])
+    for start in range(0, table.num_rows, ROWS):
+        yield _part(head, table.slice(start, ROWS), name)
+
+
+def _part(head: Records, table: pa.Table, name: str) -> Records:
+    return Records(head.file, head.names, lambda _: _checked(table.column(name)), head.class_names)
+
+
+def _source(file: DataFile) -> object:
+    return pa.BufferReader(whole(file)) if file.compression else file.path
+
+
+def _open_arrow(file: DataFile) -> pa.ipc.RecordBatchReader | pa.ipc.RecordBatchFileReader:
+    source = pa.BufferReader(whole(file)) if file.compression else pa.memory_map(str(file.path))
+    if source.size() == 0:
+        raise DataError(f"{file.path} is empty")
+    is_file = source.read(6) == b"ARROW1"
+    source.seek(0)
+    return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+
+
+def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """The ClassLabel columns that `datasets` noted in a schema's metadata, with the names in the order of their ids."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            column: tuple(map(str, feature["names"]))
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _checked(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    # Offsets and UTF-8 of a foreign file are not to be trusted: reading past them would end the process.
+    column.validate(full=True)
+    return column
