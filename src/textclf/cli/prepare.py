@@ -84,7 +84,7 @@ def _lengths(prepared: Prepared, model: str) -> np.ndarray:
     from textclf.model.tokenizer import backend, load_tokenizer
 
     tokenizer = backend(load_tokenizer(hub.fetch(model).folder))
-    return encode(prepared.rows("train").texts, tokenizer).lengths
+    return encode(prepared.rows("train").text_column, tokenizer).lengths
 
 
 def _document(prepared: Prepared, lengths: np.ndarray | None) -> dict[str, Any]:

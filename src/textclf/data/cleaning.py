@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from textclf.data.rows import Rows
+from textclf.data.rows import Rows, codes
 from textclf.errors import DataError
 
 
@@ -69,15 +69,17 @@ def cut(rows: Rows, wanted: int, rng: np.random.Generator, *, split: str) -> tup
     every label; so the cut may fall a little short where texts repeat. Raises DataError when there
     are too few rows.
     """
-    texts_N, labels_N = _codes(rows, "text"), _codes(rows, "label")
+    (texts_N,), (labels_N,) = codes([rows], "text"), codes([rows], "label")
     label_of_G, size_G = _groups(texts_N, labels_N)
     room_C = _room(label_of_G, size_G, num_labels=int(labels_N.max(initial=-1)) + 1)
     if wanted > room_C.sum():
         raise _too_few(rows, wanted, int(room_C.sum()), split)
     share_C = _allocate(wanted, room_C)
     cut_G = np.zeros(len(size_G), dtype=bool)
+    by_label_G = np.argsort(label_of_G, kind="stable")
+    first_C = np.searchsorted(label_of_G[by_label_G], np.arange(len(room_C) + 1))
     for label in np.flatnonzero(share_C):
-        groups = rng.permutation(np.flatnonzero(label_of_G == label))
+        groups = rng.permutation(by_label_G[first_C[label] : first_C[label + 1]])
         cut_G[_fill(groups, size_G, int(share_C[label]))] = True
     cut_N = cut_G[texts_N]
     if not cut_N.any():
@@ -138,12 +140,6 @@ def _too_few(rows: Rows, wanted: int, room: int, split: str) -> DataError:
         f"too few rows to cut a {split} split of {wanted:,}: of the {len(rows):,} rows of train {room:,} can be spared",
         hint=f"ask for fewer with {flag} (a share such as 0.1, or a number of rows), or add rows{cut_off}",
     )
-
-
-def _codes(rows: Rows, column: str) -> np.ndarray:
-    """Each value as a number from 0, equal values alike: (rows,) int64."""
-    encoded = rows.table.column(column).combine_chunks().dictionary_encode()
-    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _mask(values: pa.ChunkedArray) -> np.ndarray:

@@ -40,7 +40,7 @@ def read_tsv(file: DataFile, columns: tuple[str, ...] | None) -> Records:
     if _is_quoted(data):
         note = f"{file.name}: quotes around texts are read as in csv"
         layout = _layout(file, data.lstrip(b"\r\n"), "\t", columns, (note,))
-        return _joined(layout, _tables(layout, iter([data.lstrip(b"\r\n")])))
+        return _joined(layout, _tables(layout, iter([(data.lstrip(b"\r\n"), False)])))
     return _plain(file, data, columns, (f"{file.name}: quotes are read as part of the texts",))
 
 
@@ -59,8 +59,10 @@ class _Layout:
     newline: bytes
 
 
-def _opened_csv(file: DataFile, stream: BinaryIO, columns: tuple[str, ...] | None) -> tuple[_Layout, Iterator[bytes]]:
-    """The layout of a csv, and its bytes in blocks of whole records."""
+def _opened_csv(
+    file: DataFile, stream: BinaryIO, columns: tuple[str, ...] | None
+) -> tuple[_Layout, Iterator[tuple[bytes, bool]]]:
+    """The layout of a csv, and its bytes as `_blocks` cuts them."""
     start = checked_start(file, stream.read(BLOCK))
     told = re.match(rb'"?sep=([,;\t|])"?\r?\n', start)  # what spreadsheets write for each other
     start = start[told.end() :] if told else start
@@ -84,15 +86,16 @@ def _layout(
     return _Layout(file, delimiter, names, header, notes, newline)
 
 
-def _blocks(layout: _Layout, start: bytes, stream: BinaryIO) -> Iterator[bytes]:
+def _blocks(layout: _Layout, start: bytes, stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """The bytes of a csv in blocks of whole records, and whether the quotes of each are known to be sound."""
     pending = start
     while piece := stream.read(max(BLOCK, len(pending))):
         end = _end_of_records(pending, layout)
         if end:
-            yield pending[:end]
+            yield pending[:end], True
         pending = pending[end:] + piece
     if pending:
-        yield pending
+        yield pending, False
 
 
 def _end_of_records(data: bytes, layout: _Layout) -> int:
@@ -107,13 +110,14 @@ def _end_of_records(data: bytes, layout: _Layout) -> int:
     return match.end() if match else 0
 
 
-def _tables(layout: _Layout, blocks: Iterator[bytes]) -> Iterator[pa.Table]:
+def _tables(layout: _Layout, blocks: Iterator[tuple[bytes, bool]]) -> Iterator[pa.Table]:
     """All fields of each block as text, the columns called 0, 1, 2, ..."""
     rows = lines = position = 0
-    for block in blocks:
+    for block, is_sound in blocks:
         data = _quote_returns(block, layout)
         header = layout.header and not position
-        _check_quotes(layout, data, rows - header)
+        if not is_sound:
+            _check_quotes(layout, data, rows - header)
         try:
             table = _csv_table(layout, data, header=header, rows=rows)
         except pa.ArrowInvalid:

@@ -5,7 +5,7 @@ Training, eval, predict and serve all encode here, so a text always becomes the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -91,15 +91,8 @@ def encode(
 
     The tokenizer's threads take every core that the process may run on; TOKENIZERS_PARALLELISM=false keeps it to one.
     """
-    chunks = list(encode_chunks(texts, tokenizer, max_length=max_length, on_progress=on_progress))
-    if not chunks:
-        return Encoded(np.zeros(0, id_type(tokenizer)), np.zeros(1, np.int64), np.zeros(0, bool))
-    lengths = np.concatenate([chunk.lengths for chunk in chunks])
-    return Encoded(
-        np.concatenate([chunk.ids for chunk in chunks]),
-        np.concatenate([[0], np.cumsum(lengths)]),
-        np.concatenate([chunk.truncated for chunk in chunks]),
-    )
+    chunks = encode_chunks(texts, tokenizer, max_length=max_length, on_progress=on_progress)
+    return _gathered(chunks, id_type(tokenizer))
 
 
 def encode_chunks(
@@ -110,9 +103,7 @@ def encode_chunks(
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[Chunk]:
     """What `encode` gives, chunk by chunk, so that memory does not grow with the number of texts."""
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True
+    settle(tokenizer)
     frame = _Frame(tokenizer)
     limit = None if max_length is None else max(0, max_length - frame.size)
     words = Words(tokenizer) if len(texts) >= FEW and separable(tokenizer) else None
@@ -128,27 +119,46 @@ def encode_chunks(
 
 def cut(encoded: Encoded, tokenizer: Tokenizer, max_length: int) -> Encoded:
     """Rows as they would be had they been encoded with this smaller `max_length`."""
-    longer_N = encoded.lengths > max_length
-    if not longer_N.any():
+    if max_length >= encoded.lengths.max(initial=0):
         return encoded
+    return _gathered(cut_chunks(encoded, tokenizer, max_length), encoded.ids.dtype)
+
+
+def cut_chunks(encoded: Encoded, tokenizer: Tokenizer, max_length: int) -> Iterator[Chunk]:
+    """What `cut` gives, chunk by chunk."""
     suffix = _Frame(tokenizer).suffix
-    lengths = np.minimum(encoded.lengths, max_length)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    ids = np.empty(offsets[-1], dtype=encoded.ids.dtype)
     for start in range(0, len(encoded), CHUNK):
-        rows = slice(start, start + CHUNK)
-        first, last = offsets[start], offsets[min(start + CHUNK, len(encoded))]
-        shift = np.repeat(encoded.offsets[:-1][rows] - offsets[:-1][rows], lengths[rows])
-        ids[first:last] = encoded.ids[np.arange(first, last) + shift]
-    for back, token in enumerate(reversed(suffix), start=1):
-        ids[offsets[1:][longer_N] - back] = token
-    return Encoded(ids, offsets, encoded.truncated | longer_N)
+        offsets = encoded.offsets[start : start + CHUNK + 1]
+        sizes = np.diff(offsets)
+        lengths = np.minimum(sizes, max_length)
+        ends = np.cumsum(lengths)
+        ids = encoded.ids[np.repeat(offsets[:-1] - (ends - lengths), lengths) + np.arange(ends[-1])]
+        longer = sizes > max_length
+        for back, token in enumerate(reversed(suffix), start=1):
+            ids[ends[longer] - back] = token
+        yield Chunk(ids, lengths, encoded.truncated[start : start + CHUNK] | longer)
+
+
+def settle(tokenizer: Tokenizer) -> None:
+    """Switch off what a tokenizer.json may ask for and is done here, or for every batch anew."""
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True
 
 
 def id_type(tokenizer: Tokenizer) -> np.dtype:
     """The smallest type that holds every id of the vocabulary."""
     largest = max(tokenizer.get_vocab_size() - 1, *tokenizer.get_added_tokens_decoder(), 0)
     return np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
+
+
+def _gathered(chunks: Iterable[Chunk], dtype: np.dtype) -> Encoded:
+    parts = [Chunk(np.zeros(0, dtype), np.zeros(0, np.int64), np.zeros(0, bool)), *chunks]
+    return Encoded(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]),
+        np.concatenate([part.truncated for part in parts]),
+    )
 
 
 class _Frame:

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from textclf import atomic, config, paths
 from textclf.config import DataConfig
 from textclf.data import cleaning, columns, quality
 from textclf.data.quality import Finding
-from textclf.data.rows import SPLIT_NAMES, SPLITS, Rows
+from textclf.data.rows import SPLIT_NAMES, SPLITS, TEXT_ID, Rows, number_texts, spelled
 from textclf.data.sources import Source, open_source
 from textclf.errors import DataError, UsageError
 from textclf.labels import LabelSet, in_natural_order
@@ -191,11 +190,16 @@ class _Log:
 def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Prepared:
     reading = _read(source, wanted)
     log = _Log([*reading.steps])
+    choice = reading.choice
     splits = _only_labelled(source, reading, log)
+    del reading  # and with it the rows that were dropped
+    pa.default_memory_pool().release_unused()
     splits = _without_empty(splits, log)
     splits, label_set = _labels(splits, least, log)
     splits = _sampled(splits, wanted, log)
     _check_enough(splits["train"], label_set, wanted)
+    splits = number_texts(splits)
+    pa.default_memory_pool().release_unused()
     splits = _split(splits, wanted, log)
     counts = _counts(splits, label_set)
     prepared = Prepared(
@@ -204,8 +208,8 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
         label_set=label_set,
         splits={split: len(rows) for split, rows in splits.items()},
         label_counts=counts,
-        text_column=reading.choice.text,
-        label_column=reading.choice.label_source,
+        text_column=choice.text,
+        label_column=choice.label_source,
         fingerprint=_fingerprint(splits, label_set),
         repository=source.repository,
         revision=source.revision,
@@ -378,13 +382,8 @@ def _fingerprint(splits: dict[str, Rows], label_set: LabelSet) -> str:
     digest = hashlib.sha256(json.dumps([label_set.names, {s: len(rows) for s, rows in splits.items()}]).encode())
     for rows in splits.values():
         for column in ("text", "label"):
-            # Lengths before the bytes: no text can pass for the end of one and the beginning of another.
-            values = pa.concat_arrays([pa.array([], pa.large_string()), *rows.table.column(column).chunks])
-            digest.update(pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
-            _, offsets, data = values.buffers()
-            bounds = np.frombuffer(offsets, dtype=np.int64)[values.offset : values.offset + len(values) + 1]
-            if data is not None:
-                digest.update(memoryview(data)[bounds[0] : bounds[-1]])
+            for piece in spelled(rows.table.column(column)):
+                digest.update(piece)
     return digest.hexdigest()
 
 
@@ -393,7 +392,7 @@ def _keep(prepared: Prepared, splits: dict[str, Rows]) -> None:
 
     with atomic.new_folder(prepared.folder, manifest=True) as draft:
         for split, rows in splits.items():
-            parquet.write_table(rows.table, draft / f"{split}.parquet", compression="zstd")
+            parquet.write_table(rows.table.drop_columns(TEXT_ID), draft / f"{split}.parquet", compression="zstd")
         atomic.write_json(draft / _DOCUMENT, _document(prepared))
 
 

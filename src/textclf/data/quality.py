@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from textclf.data.cleaning import empty
-from textclf.data.rows import Rows
+from textclf.data.rows import Rows, codes
 
 _SHOWN = 5
 _LOPSIDED = 0.9
@@ -85,12 +84,13 @@ def share_cut(lengths_N: np.ndarray, max_length: int) -> float:
 
 def duplicates(rows: Rows) -> int:
     """How many rows repeat the exact text of an earlier row."""
-    return len(rows) - len(rows.table.column("text").unique())
+    (texts_N,) = codes([rows], "text")
+    return len(rows) - int(np.count_nonzero(np.bincount(texts_N)))
 
 
 def conflicts(rows: Rows) -> list[int]:
     """Positions of rows whose exact text stands under another label too, in order."""
-    texts_N, labels_N = _codes([rows], "text")[0], _codes([rows], "label")[0]
+    texts_N, labels_N = codes([rows], "text")[0], codes([rows], "label")[0]
     if not len(rows):
         return []
     lowest_G = np.full(texts_N.max() + 1, np.iinfo(np.int64).max)
@@ -102,14 +102,24 @@ def conflicts(rows: Rows) -> list[int]:
 
 def overlap(train: Rows, other: Rows) -> Overlap:
     """Which rows of another split have an exact copy in train."""
-    train_texts_N, texts_N = _codes([train, other], "text")
-    train_labels_N, labels_N = _codes([train, other], "label")
-    shared_N = np.isin(texts_N, train_texts_N)
+    train_texts_N, texts_N = codes([train, other], "text")
+    train_labels_N, labels_N = codes([train, other], "label")
+    num_texts = max(train_texts_N.max(initial=0), texts_N.max(initial=0)) + 1
     num_labels = max(train_labels_N.max(initial=0), labels_N.max(initial=0)) + 1
-    agrees_N = np.isin(texts_N * num_labels + labels_N, train_texts_N * num_labels + train_labels_N)
+    shared_N = _occurs(train_texts_N, num_texts)[texts_N]
+    copied = _occurs(texts_N, num_texts)[train_texts_N]
+    pairs = train_texts_N[copied] * num_labels + train_labels_N[copied]
+    agrees_N = np.isin(texts_N * num_labels + labels_N, pairs)
     conflicting_N = shared_N & ~agrees_N
     positions = np.flatnonzero(conflicting_N if conflicting_N.any() else shared_N)
     return Overlap(int(shared_N.sum()), int(conflicting_N.sum()), int(positions[0]) if len(positions) else None)
+
+
+def _occurs(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Which of 0 to count - 1 are among these: (count,) bool."""
+    found = np.zeros(count, dtype=bool)
+    found[numbers] = True
+    return found
 
 
 def lookalikes(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -215,11 +225,3 @@ def counted(count: int, noun: str) -> str:
 def _listed(names: Sequence[str]) -> str:
     shown = [name if len(name) <= 60 else name[:59] + "…" for name in names[:_SHOWN]]
     return ", ".join(map(repr, shown)) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
-
-
-def _codes(parts: Sequence[Rows], column: str) -> list[np.ndarray]:
-    """Each value as a number from 0, equal values alike over all parts: one (rows,) int64 a part."""
-    chunks = [chunk for part in parts for chunk in part.table.column(column).chunks]
-    values = pa.chunked_array(chunks, pa.large_string())
-    codes = values.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return np.split(codes, np.cumsum([len(part) for part in parts])[:-1])

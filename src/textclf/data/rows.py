@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -15,6 +16,9 @@ SPLIT_NAMES = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """How sources call the splits, and how we do."""
+
+TEXT_ID = "text_id"
+"""Column of `number_texts`, int32: equal texts have equal numbers. Not kept on disk."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,19 @@ class Rows:
 
     @property
     def texts(self) -> list[str | None]:
-        return self.table.column("text").to_pylist()  # type: ignore[no-any-return]
+        """Every text as a Python string, about 60 bytes each on top of its characters; `text_column` has none."""
+        return self.text_column.to_pylist()  # type: ignore[no-any-return]
+
+    @property
+    def text_column(self) -> pa.ChunkedArray:
+        return self.table.column("text")
 
     @property
     def labels(self) -> list[str | None]:
-        return self.table.column("label").to_pylist()  # type: ignore[no-any-return]
+        """Label names; equal ones are one Python string."""
+        encoded = self.table.column("label").dictionary_encode(null_encoding="encode").combine_chunks()
+        names = encoded.dictionary.to_pylist()
+        return [names[index] for index in encoded.indices.to_numpy(zero_copy_only=False).tolist()]
 
     def where(self, index: int) -> str:
         """`file, row N` of one row, for messages."""
@@ -51,6 +63,8 @@ class Rows:
 
     def keep(self, mask: np.ndarray) -> Rows:
         """The rows where the mask (rows,) bool is true."""
+        if mask.all():
+            return self  # a copy would double the memory
         return replace(self, table=self.table.filter(pa.array(mask, type=pa.bool_())))
 
 
@@ -68,6 +82,41 @@ def make_rows(
     names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, dtype=np.int32)), pa.array([file]))
     table = pa.table({"text": _strings(texts), "label": _strings(labels), "row": numbers, "file": names})
     return Rows(table, label_order)
+
+
+def number_texts(splits: Mapping[str, Rows]) -> dict[str, Rows]:
+    """The splits with a number for each text, in the order in which texts first occur, so that nothing else has to
+    compare texts again."""
+    numbers = [pa.array(numbered.astype(np.int32)) for numbered in codes(list(splits.values()), "text")]
+    return {
+        split: replace(rows, table=rows.table.append_column(TEXT_ID, column))
+        for (split, rows), column in zip(splits.items(), numbers, strict=True)
+    }
+
+
+def codes(parts: Sequence[Rows], column: str) -> list[np.ndarray]:
+    """Each value as a number from 0, equal values alike over all parts: one (rows,) int64 a part."""
+    if column == "text" and all(TEXT_ID in part.table.column_names for part in parts):
+        return [part.table.column(TEXT_ID).to_numpy().astype(np.int64) for part in parts]
+    chunks = [chunk for part in parts for chunk in part.table.column(column).chunks]
+    # Chunk by chunk, with one dictionary over all: a column in one piece would be a copy of all texts.
+    encoded = pa.chunked_array(chunks, pa.large_string()).dictionary_encode()
+    indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    numbers = np.concatenate([np.zeros(0, np.int64), *indices]).astype(np.int64)
+    return np.split(numbers, np.cumsum([len(part) for part in parts])[:-1])
+
+
+def spelled(column: pa.ChunkedArray) -> Iterator[bytes | memoryview]:
+    """The content of a column of strings (large_string, none null) as bytes, the same however it is cut into chunks."""
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
+    # Lengths before the characters: no text can pass for the end of one and the beginning of another.
+    for values in chunks:
+        yield pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i8").tobytes()
+    for values in chunks:
+        _, offsets, data = values.buffers()
+        bounds = np.frombuffer(offsets, dtype=np.int64)[values.offset : values.offset + len(values) + 1]
+        if data is not None:
+            yield memoryview(data)[bounds[0] : bounds[-1]]
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:

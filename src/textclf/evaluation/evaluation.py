@@ -114,7 +114,7 @@ def evaluate(
     targets_N = _targets(rows, artifact.label_set)
     started = time.monotonic()
     runtime = TorchRuntime(artifact, device=device)
-    texts = rows.texts
+    texts = rows.text_column
     encoded = encode(texts, artifact.tokenizer(), max_length=artifact.max_length)
     logits_NC = runtime.logits(
         encoded, on_progress=(lambda done: on_progress(done, len(texts))) if on_progress is not None else None

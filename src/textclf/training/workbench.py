@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from textclf.artifact import hub
 from textclf.config import RunConfig
 from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
-from textclf.data.encoding import Encoded, encode
+from textclf.data.encoded_files import cut_kept, encode_kept
+from textclf.data.encoding import Encoded
 from textclf.data.preparation import Prepared, prepare
 from textclf.data.rows import Rows
 from textclf.errors import DataError, UsageError
@@ -85,8 +86,7 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     rows = {split: prepared.rows(split) for split in prepared.splits}
     train = _encode(rows["train"], tokenizer, wanted or min(limit, DEFAULT_LENGTH), "train", observe)
     max_length = wanted or _choose_max_length(train.lengths, min(limit, DEFAULT_LENGTH))
-    if max_length < train.lengths.max():
-        train = _encode(rows["train"], tokenizer, max_length, "train", observe)
+    train = cut_kept(train, backend(tokenizer), max_length)
     encoded = {"train": train} | {
         split: _encode(rows[split], tokenizer, max_length, split, observe) for split in rows if split != "train"
     }
@@ -205,8 +205,8 @@ def short_name(reference: str | None) -> str:
 
 
 def _encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, split: str, observe: Observer) -> Encoded:
-    texts = rows.texts
-    return encode(
+    texts = rows.text_column
+    return encode_kept(
         texts,
         backend(tokenizer),
         max_length=max_length,
