@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Texts: TypeAlias = "Sequence[str | None] | pa.ChunkedArray"
 
-CHUNK = 20_000
+CHUNK = 10_000
 """Texts tokenised at once, at most: enough to keep every core busy, small in memory."""
 CHUNK_CHARS = 1 << 24
 """Characters (of an arrow column: bytes) tokenised at once, unless one text alone has more."""
