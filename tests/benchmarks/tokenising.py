@@ -105,7 +105,7 @@ def _encode(texts: Path, model: Path) -> dict[str, float]:
     from textclf.data.encoding import encode
 
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    column = parquet.read_table(texts, columns=["text"]).column("text")
+    column = parquet.ParquetFile(texts).read(columns=["text"]).column("text")
     clock = _Clock()
     kept = encode(column, tokenizer, max_length=MAX_LENGTH)
     return clock.read(len(kept), before)

@@ -349,7 +349,8 @@ def _check_enough(train: Rows, label_set: LabelSet, wanted: DataConfig) -> None:
 
 def _split(splits: dict[str, Rows], wanted: DataConfig, log: _Log) -> dict[str, Rows]:
     """Train, validation and test, cut from train where the source has none."""
-    train, total = splits["train"], len(splits["train"])
+    train = splits.pop("train")  # not kept beside what is left of it
+    total = len(train)
     sizes = {"test": wanted.test_size, "validation": wanted.validation_size}
     cut = {}
     for number, (split, size) in enumerate(sizes.items()):
@@ -357,6 +358,7 @@ def _split(splits: dict[str, Rows], wanted: DataConfig, log: _Log) -> dict[str, 
         if split in splits or not rows:
             continue
         train, cut[split] = cleaning.cut(train, rows, np.random.default_rng([wanted.seed, 1, number]), split=split)
+        pa.default_memory_pool().release_unused()
         number_of_rows = quality.counted(len(cut[split]), "row")
         log.steps.append(f"cut {number_of_rows} off train for {split}, stratified by label (seed {wanted.seed})")
     ready = {**splits, **cut, "train": train}
@@ -428,7 +430,7 @@ def _read_parquet(path: Path) -> pa.Table:
     from pyarrow import parquet
 
     try:
-        return parquet.read_table(path)
+        return parquet.ParquetFile(path).read()  # read_table loads 40 MB of code for folders and filters
     except (OSError, pa.ArrowException) as err:
         raise DataError(
             f"{path} cannot be read; the cache was changed meanwhile", hint="run the command again: it is made anew"
