@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from textclf.errors import DataError
 
-Column: TypeAlias = pa.ChunkedArray | list[Any]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Column: TypeAlias = "pa.ChunkedArray | list[Any]"
 
 FORMATS = {
     ".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
@@ -118,6 +119,8 @@ def opened(file: DataFile) -> Iterator[BinaryIO]:
         with gzip.open(file.path) as unpacked:
             yield unpacked  # type: ignore[misc]
     elif file.compression == ".zst":
+        import pyarrow as pa
+
         with pa.CompressedInputStream(pa.OSFile(str(file.path)), "zstd") as unpacked:
             yield io.BufferedReader(unpacked)
     else:
@@ -179,7 +182,7 @@ def translated(file: DataFile) -> Iterator[None]:
         ) from err
     except UnicodeDecodeError as err:
         raise not_utf8(file, "a column's values") from err
-    except (pa.ArrowException, OSError) as err:
+    except (arrow_error(), OSError) as err:
         if isinstance(err, OSError) and err.errno is not None:
             raise DataError(f"{file.path} cannot be read: {err.strerror}") from err
         reason = str(err).split("\n")[0].rstrip(".")
@@ -187,3 +190,11 @@ def translated(file: DataFile) -> Iterator[None]:
             f"{file.path} is not a whole {file.kind} file ({reason[:160]})",
             hint="was it cut off in copying, or is it of another kind than its name says?",
         ) from err
+
+
+def arrow_error() -> type[Exception]:
+    """What arrow raises. Asked for only when something was raised: loading arrow takes longer than a short answer."""
+    import pyarrow as pa
+
+    error: type[Exception] = pa.ArrowException
+    return error

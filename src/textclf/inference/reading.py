@@ -11,11 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-
-from textclf.data import columns, files
+from textclf.data import files
 from textclf.data.files import Records
-from textclf.data.records import stream_records
 from textclf.errors import DataError, TextclfError, UsageError
 
 STDIN = "-"
@@ -195,6 +192,8 @@ def _open(path: Path) -> Any:
     if suffix == ".gz":
         return gzip.open(path)
     if suffix == ".zst":
+        import pyarrow as pa
+
         return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
     return path.open("rb")
 
@@ -207,7 +206,7 @@ def _translated(name: str) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: permission denied", hint=f"try: chmod +r {name}") from err
     except (gzip.BadGzipFile, EOFError, zlib.error) as err:
         raise DataError(f"{name} is not a whole gzip file ({err})", hint="was it cut off in copying?") from err
-    except (pa.ArrowException, OSError) as err:
+    except (files.arrow_error(), OSError) as err:
         if isinstance(err, TextclfError):
             raise
         reason = getattr(err, "strerror", None) or str(err).split("\n")[0].rstrip(".")
@@ -216,6 +215,9 @@ def _translated(name: str) -> Iterator[None]:
 
 def _column(file: files.DataFile, wanted: str | None) -> Iterator[str]:
     """The texts of one file, read as they are asked for; what is null is an empty text. The first are read at once."""
+    from textclf.data import columns
+    from textclf.data.records import stream_records
+
     parts = stream_records(file, lambda first: wanted or _text_column(first))
     first = next(parts)
     choice = columns.Choice(wanted or _text_column(first), _NO_LABEL)
@@ -229,6 +231,8 @@ def _column(file: files.DataFile, wanted: str | None) -> Iterator[str]:
 
 
 def _text_column(first: Records) -> str:
+    from textclf.data import columns
+
     by_lower = {name.strip().lower(): name for name in reversed(first.names)}
     known = [by_lower[name] for name in columns.TEXT_NAMES if name in by_lower]
     # The one column beside a label is the text. A column that stands alone is not taken for it: in a file
