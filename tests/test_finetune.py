@@ -289,7 +289,7 @@ def test_the_plan_is_said_with_its_reasons(tiny_base: Path, tiny_csv: Path) -> N
         if isinstance(event, Notice):
             said.append(event.message)
 
-    textclf.finetune(tiny_base, tiny_csv, device="cpu", on_event=listen)
+    textclf.finetune(tiny_base, tiny_csv, device="cpu", probe=False, on_event=listen)
     text = "\n".join(said)
     for part in (
         "device: CPU",

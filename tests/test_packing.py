@@ -17,7 +17,6 @@ from textclf.data.encoding import Encoded
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
 from textclf.model.tokenizer import load_tokenizer
-from textclf.model.vocabulary import compact
 
 CANNOT_PACK = {"deberta-v2", "mpnet"}
 """Architectures whose attention does not go through transformers' interface: they are padded."""
@@ -114,21 +113,16 @@ def test_a_compact_vocabulary_changes_neither_logits_nor_learning(architecture: 
     learnt, logits = {}, {}
     for way in ("full", "compact"):
         classifier = classifier_of(architecture, tmp_path / way).eval()
-        vocabulary = None
-        encoded = texts
         if way == "compact":
-            vocabulary = compact(classifier.network, [texts], pad_id=classifier.pad_id)
-            assert vocabulary is not None
-            encoded, classifier.pad_id = vocabulary.translate(texts), vocabulary.pad_id
+            assert classifier.compact_vocabulary([texts])
             assert len(classifier.network.get_input_embeddings().weight) < 95
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=0.0)
         for _ in range(3):
-            scores = classifier(collate(encoded, np.arange(4), pad_id=classifier.pad_id))
+            scores = classifier(collate(texts, np.arange(4), pad_id=classifier.pad_id))
             torch.nn.functional.cross_entropy(scores, targets).backward()
             optimizer.step()
             optimizer.zero_grad()
-        if vocabulary is not None:
-            vocabulary.restore()
+        classifier.restore_vocabulary()
         logits[way] = scores
         learnt[way] = {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
         assert classifier.network.config.pad_token_id == load_tokenizer(tmp_path / way / architecture).pad_token_id

@@ -91,8 +91,8 @@ class TrainConfig:
     probe: bool = True
     """Start the head from a linear probe: logistic regression on the pretrained features. Never end below it."""
     learning_rate: float | None = None
-    """Peak rate of the backbone. None: by its width, 1.1e-4 at 384, 2e-5 at 768, and 2.5 times that without a probe (see
-    docs/explanation/defaults.md)."""
+    """Peak rate of the backbone. None: by its width, 1.1e-4 at 384, 2e-5 at 768, and 2.5 times that without a probe;
+    see docs/explanation/defaults.md."""
     head_learning_rate: float | None = None
     """Peak rate of the head. None: learning_rate where it starts from a probe, else ten times that, at most 3e-3."""
     batch_size: int = 32

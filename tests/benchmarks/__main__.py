@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import accuracy, checking, cold, machine, prediction, profile, report, running, training
+from . import accuracy, checking, cold, machine, prediction, profile, report, running, tokenising, training
 from .lines import Contender, Line, Setting
 
 FAMILIES: dict[str, Callable[[Setting], list[Line]]] = {
     "training": training.lines,
     "prediction": prediction.lines,
     "cold": cold.lines,
+    "tokenising": tokenising.lines,
     "profile": profile.lines,
     "accuracy": accuracy.lines,
 }

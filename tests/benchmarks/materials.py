@@ -100,12 +100,15 @@ def make_model(size: str, folder: str) -> None:
 
 
 def make_artifact(model: str, texts: str, run: str, device: str) -> None:
-    """Fine-tune a model for one epoch: enough for labels that differ from text to text."""
+    """Fine-tune a model for one epoch: enough for labels that differ from text to text.
+
+    With the architecture's own head, which the peers can load too.
+    """
     if Path(run).exists():
         return
     import textclf
 
-    textclf.finetune(model, texts, out=run, test_size=0, epochs=1, device=device)
+    textclf.finetune(model, texts, out=run, test_size=0, epochs=1, head="own", device=device)
 
 
 def _real(kind: str, data: Path) -> list[tuple[str, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textclf.artifact.folder import Artifact
 from textclf.data.batching import Batch, Packed
+from textclf.data.encoding import Encoded
 from textclf.errors import UsageError
 from textclf.labels import LabelSet
 from textclf.model.backbone import head_names, load_backbone, load_finished, mean_pooled, silent
 from textclf.model.modeling_textclf import TextclfForSequenceClassification
 from textclf.model.packing import PackedForward, packed_forward
+from textclf.model.vocabulary import CompactVocabulary, compact
 
 
 class Classifier(nn.Module):
@@ -35,6 +39,7 @@ class Classifier(nn.Module):
         self.pad_id = pad_id
         self.fresh = fresh
         self._packed: PackedForward | None = None
+        self._vocabulary: CompactVocabulary | None = None
 
     @classmethod
     def from_pretrained(
@@ -113,11 +118,24 @@ class Classifier(nn.Module):
         self._packed = packed_forward(self.network, pad_id=self.pad_id, max_length=max_length)
         return self._packed is not None
 
+    def compact_vocabulary(self, texts: Iterable[Encoded]) -> bool:
+        """Keep only the embeddings of these texts' tokens, until `restore_vocabulary`, where that saves much."""
+        self._vocabulary = compact(self.network, texts, pad_id=self.pad_id)
+        return self._vocabulary is not None
+
+    def restore_vocabulary(self) -> None:
+        """Have all embeddings again, with what was learnt."""
+        if self._vocabulary is not None:
+            self._vocabulary.restore()
+            self._vocabulary = None
+
     def forward(self, batch: Batch | Packed) -> Tensor:
         """Logits of a batch: (batch, num_labels), on the network's device, in the precision of the context."""
+        if self._vocabulary is not None:
+            batch = replace(batch, input_ids=self._vocabulary.translate(batch.input_ids))
         if isinstance(batch, Packed):
             assert self._packed is not None
-            return self._packed(batch, self.pad_id)
+            return self._packed(batch)
         input_ids_BT = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
         mask_BT = torch.from_numpy(batch.attention_mask).to(self.device, non_blocking=True)
         return self.network(input_ids=input_ids_BT, attention_mask=mask_BT).logits  # type: ignore[no-any-return]

@@ -121,7 +121,7 @@ class PackedForward:
         padding_idx = table.padding_idx if isinstance(table, nn.Embedding) else None
         self._first_position = 0 if padding_idx is None else padding_idx + 1
 
-    def __call__(self, batch: Packed, pad_id: int) -> Tensor:
+    def __call__(self, batch: Packed) -> Tensor:
         """Logits (batch, num_labels)."""
         device = self._network.device
         layout = PackedLayout(batch, device)
@@ -136,6 +136,8 @@ class PackedForward:
         mask = place_BT < batch.lengths[:, None]
         index_BT = torch.from_numpy(np.where(mask, batch.starts[:, None] + place_BT, 0)).to(device)
         mask_BT = torch.from_numpy(mask).to(device)
+        # Decoders find the last token of a text by the pad tokens after it.
+        pad_id = self._network.config.get_text_config().pad_token_id or 0
         padded_ids = input_ids[index_BT].masked_fill(~mask_BT, pad_id)
         hidden_BTD = hidden_TD[index_BT] * mask_BT.unsqueeze(-1)
         computed = self._head._modules[self._network.base_model_prefix]
@@ -168,7 +170,7 @@ def packed_forward(network: PreTrainedModel, *, pad_id: int, max_length: int) ->
     network.eval()
     try:
         with torch.inference_mode():
-            packed = forward(pack(texts, rows, pad_id=pad_id), pad_id)
+            packed = forward(pack(texts, rows, pad_id=pad_id))
             padded = collate(texts, rows, pad_id=pad_id)
             expected = network(
                 input_ids=torch.from_numpy(padded.input_ids).to(network.device),

@@ -8,7 +8,6 @@ at every step.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +19,8 @@ from textclf.data.encoding import Encoded
 
 WORTHWHILE = 0.75
 """A table is cut when at most this share of its rows is needed."""
+CHUNK = 1 << 20
+"""Tokens looked at together: ids may lie in a file that is larger than memory."""
 LOW_IDS = 1000
 """Ids up to that of the pad token stay where they are when it is below this: RoBERTa's kin count positions by it."""
 
@@ -42,14 +43,11 @@ class CompactVocabulary:
             self._embedding.padding_idx = int(self._new_id[self._padding_idx])
         self._set_pad(int(self._new_id[self._pad_token_id]))
 
-    @property
-    def pad_id(self) -> int:
-        """The pad token in ids of the small table."""
-        return int(self._config.pad_token_id)
-
-    def translate(self, encoded: Encoded) -> Encoded:
-        """The same texts in ids of the small table."""
-        return replace(encoded, ids=self._new_id[encoded.ids].astype(np.int32))
+    def translate(self, ids: np.ndarray) -> np.ndarray:
+        """Token ids of the whole table as ids of the small one, int64. A token that was left out fails an assertion."""
+        new_ids: np.ndarray = self._new_id[ids]
+        assert new_ids.min(initial=0) >= 0
+        return new_ids
 
     def restore(self) -> None:
         """Give the network its whole table back, with the rows that have learnt."""
@@ -76,7 +74,8 @@ def compact(network: PreTrainedModel, texts: Iterable[Encoded], *, pad_id: int) 
         return None
     used = np.zeros(embedding.num_embeddings, dtype=bool)
     for encoded in texts:
-        used[encoded.ids] = True
+        for start in range(0, len(encoded.ids), CHUNK):
+            used[encoded.ids[start : start + CHUNK]] = True
     for token in (pad_id, config.pad_token_id, embedding.padding_idx):
         if token is not None:
             used[token] = True

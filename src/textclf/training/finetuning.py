@@ -178,8 +178,7 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     if gap:
         observe(Notice(gap))
     metrics = {split: one.as_dict() for split, one in measured.items()}
-    if bench.vocabulary is not None:
-        bench.vocabulary.restore()
+    bench.classifier.restore_vocabulary()
     with atomic.new_folder(run.folder / runs.MODEL) as draft:
         bench.classifier.save(draft)
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts

@@ -12,7 +12,6 @@ import torch
 from textclf.model.backbone import pretrained_pooling
 from textclf.model.dropout import pool_dropout
 from textclf.model.features import features
-from textclf.model.vocabulary import compact
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.probe import LinearProbe, clearly_better, fit_probe
 from textclf.training.workbench import Workbench, needs_start
@@ -63,13 +62,9 @@ def with_head(bench: Workbench, head: str) -> Workbench:
         and not bench.config.train.gradient_checkpointing
         and classifier.try_packing(max_length=bench.max_length)
     )
-    encoded = bench.encoded
-    vocabulary = compact(classifier.network, encoded.values(), pad_id=classifier.pad_id)
-    if vocabulary is not None:
-        encoded = {split: vocabulary.translate(part) for split, part in encoded.items()}
-        classifier.pad_id = vocabulary.pad_id
+    classifier.compact_vocabulary(bench.encoded.values())
     config = replace(bench.config, model=replace(bench.config.model, head=classifier.head))
-    return replace(bench, config=config, encoded=encoded, vocabulary=vocabulary, packs=packs)
+    return replace(bench, config=config, packs=packs)
 
 
 def _probes(bench: Workbench, rows_N: np.ndarray, observe: Observer) -> dict[str, LinearProbe]:

@@ -23,7 +23,6 @@ from textclf.model.device import Device, pick_device
 from textclf.model.losses import balanced_weights, make_loss
 from textclf.model.scoring import score
 from textclf.model.tokenizer import backend, load_tokenizer
-from textclf.model.vocabulary import CompactVocabulary
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.loop import Learning
 from textclf.training.plan import Plan, make_plan
@@ -38,8 +37,8 @@ class Workbench:
     """All that a training needs, before its first step.
 
     probe_rows: training rows that a linear probe learns from, None where there is none.
-    vocabulary: the part of the embedding table that is trained, where that is not all of it. packs: batches are
-    packed. baseline: the classifier can answer before its first step. spent: seconds that choosing the head took.
+    packs: batches are packed. baseline: the classifier can answer before its first step. spent: seconds that choosing
+    the head took.
     """
 
     config: RunConfig
@@ -54,7 +53,6 @@ class Workbench:
     plan: Plan
     max_length: int
     probe_rows: np.ndarray | None
-    vocabulary: CompactVocabulary | None = None
     packs: bool = False
     baseline: bool = False
     spent: float = 0.0
