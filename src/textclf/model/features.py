@@ -13,7 +13,7 @@ from textclf.data.batching import collate, scoring_batches
 from textclf.data.encoding import Encoded
 from textclf.model.classifier import Classifier
 from textclf.model.modeling_textclf import mean_pool
-from textclf.model.scoring import MAX_TOKENS
+from textclf.model.scoring import pass_tokens
 
 
 def features(
@@ -47,7 +47,7 @@ def features(
     done = 0
     try:
         with torch.inference_mode(), autocast():
-            for rows in scoring_batches(encoded.lengths, max_tokens=MAX_TOKENS):
+            for rows in scoring_batches(encoded.lengths, max_tokens=pass_tokens(classifier)):
                 batch = collate(encoded, rows, pad_id=classifier.pad_id)
                 classifier(batch)
                 own = seen["own"]

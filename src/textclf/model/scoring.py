@@ -13,13 +13,14 @@ from textclf.model.classifier import Classifier
 
 MAX_TOKENS = 16384
 """Padded tokens per forward pass. Without gradients this is small even for large models."""
+MAX_TOKENS_CPU = 4096
+"""On a CPU more than its caches hold only takes longer."""
 
 
 def score(
     classifier: Classifier,
     encoded: Encoded,
     *,
-    max_tokens: int = MAX_TOKENS,
     on_progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Logits of every text in the order of the input: (rows, num_labels) float32, computed in fp32.
@@ -33,7 +34,7 @@ def score(
     done = 0
     try:
         with torch.inference_mode():
-            for rows in scoring_batches(encoded.lengths, max_tokens=max_tokens):
+            for rows in scoring_batches(encoded.lengths, max_tokens=pass_tokens(classifier)):
                 batch = collate(encoded, rows, pad_id=classifier.pad_id)
                 logits_NC[rows] = classifier(batch).float().cpu().numpy()
                 done += len(rows)
@@ -43,3 +44,8 @@ def score(
         if was_training:
             classifier.train()
     return logits_NC
+
+
+def pass_tokens(classifier: Classifier) -> int:
+    """Padded tokens of a forward pass without gradients."""
+    return MAX_TOKENS_CPU if classifier.device.type == "cpu" else MAX_TOKENS
