@@ -24,6 +24,9 @@ POOLING = "1_Pooling/config.json"
 MODELLING = "modeling_textclf.py"
 """The code of a head that transformers has not: what plain transformers load it with. textclf itself never reads it."""
 TEXTCLF = "textclf.json"
+GRAPH = "onnx/graph.onnx"
+GRAPH_INT8 = "onnx/graph_int8.onnx"
+GRAPH_FACTS = "onnx/graph.json"
 
 WEIGHT_SHARDS = "model-*-of-*.safetensors"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
@@ -32,6 +35,7 @@ PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*
 LOADED = (
     *(CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEXTCLF, "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model", POOLING),
+    *(GRAPH, GRAPH_INT8, GRAPH_FACTS),
 )
 """Patterns of what a model needs beside its weights. No code, no template, nothing of another framework."""
 

@@ -8,7 +8,7 @@ import typer
 
 from textclf.cli import terminal
 from textclf.cli.command import register
-from textclf.cli.options import ColumnsOpt, DeviceOpt, LabelColumnOpt, TextColumnOpt, names
+from textclf.cli.options import ColumnsOpt, DeviceOpt, LabelColumnOpt, RuntimeOpt, TextColumnOpt, names
 
 
 def evaluate(
@@ -35,6 +35,7 @@ def evaluate(
         ),
     ] = None,
     device: DeviceOpt = None,
+    runtime: RuntimeOpt = None,
 ) -> None:
     """Measure a model on labelled texts."""
     from textclf.cli.progress import ScoringDisplay
@@ -52,6 +53,7 @@ def evaluate(
             label_column=label_column,
             columns=names(columns),
             device=device or "auto",
+            runtime=runtime or "auto",
             on_progress=display,
         )
     if terminal.settings.json:

@@ -78,6 +78,15 @@ DeviceOpt = Annotated[
         "--device", metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.  [default: auto]", show_default=False
     ),
 ]
+RuntimeOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="auto, onnx, int8, torch or bf16: see docs/how-to/predict-fast.md.  [default: auto]",
+        show_default=False,
+    ),
+]
 
 
 def names(columns: str | None) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ import typer
 from textclf import atomic
 from textclf.cli import answers, terminal
 from textclf.cli.command import register
-from textclf.cli.options import DeviceOpt, TextColumnOpt
+from textclf.cli.options import DeviceOpt, RuntimeOpt, TextColumnOpt
 from textclf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def predict(
         typer.Option("--output", "-o", metavar="FILE", help="Write a file, whole or not at all.", show_default=False),
     ] = None,
     device: DeviceOpt = None,
+    runtime: RuntimeOpt = None,
 ) -> None:
     r"""Predict the label of every text: one answer per text, in order.
 
@@ -76,6 +77,10 @@ def predict(
              {"text", "scores": [{"label", "score"}, ...]}.
       json   one document: {"model", "predictions": [...]}.
 
+    Runtimes. onnx and torch give the same labels; auto takes torch on a
+    GPU, else onnx where the model has its graph. int8 (after textclf export
+    --int8) and bf16 are faster and differ in a few labels of a thousand.
+
     Where the score is below --threshold, the label is empty (null in json)
     and the score stays.
     """
@@ -93,7 +98,7 @@ def predict(
 
     from textclf.inference.prediction import load
 
-    predictor = load(reference, device=device)
+    predictor = load(reference, device=device, runtime=runtime or "auto")
     if reading.STDIN in paths and stdin is not None and stdin.isatty():
         terminal.say("reading texts from the terminal, one per line; Ctrl-D ends")
     count = _Count()

@@ -17,7 +17,7 @@ from textclf.data.encoding import encode
 from textclf.data.preparation import prepare, read_labelled
 from textclf.data.rows import Rows
 from textclf.errors import DataError, GateError, UsageError
-from textclf.inference.torch_runtime import TorchRuntime
+from textclf.inference import runtimes
 from textclf.labels import LabelSet
 from textclf.metrics import LOWER_IS_BETTER, Confusion, LabelMetrics, Metrics, confusions, measure, measure_labels
 
@@ -92,17 +92,19 @@ def evaluate(
     label_column: str | None = None,
     columns: tuple[str, ...] | None = None,
     device: str = "auto",
+    runtime: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvalReport:
     """Score a model on a split.
 
     model: run, run name, folder or Hub id; None is the latest finished run. dataset: another data set with the
     same label names; None is the one that the run was made from, split as it was then. split: None is test
-    where there is one, else validation. on_progress: called with texts done and texts in all.
+    where there is one, else validation. device, runtime: as for `load`. on_progress: called with texts done and texts in all.
 
     Raises UsageError where a model without a run is given no data set, DataError for labels that the model
     does not know (file and row), and what reading the model and the data raises.
     """
+    runtimes.check(runtime, device)
     place = hub.locate(model)
     artifact = folder.read(place)
     run = runs.read(place.parent) if place.name == runs.MODEL else None
@@ -113,10 +115,10 @@ def evaluate(
         rows, split, name = _own_rows(run, artifact, split)
     targets_N = _targets(rows, artifact.label_set)
     started = time.monotonic()
-    runtime = TorchRuntime(artifact, device=device)
+    computing = runtimes.open_runtime(artifact, device=device, runtime=runtime)
     texts = rows.text_column
     encoded = encode(texts, artifact.tokenizer(), max_length=artifact.max_length)
-    logits_NC = runtime.logits(
+    logits_NC = computing.logits(
         encoded, on_progress=(lambda done: on_progress(done, len(texts))) if on_progress is not None else None
     )
     probs_NC = artifact.label_set.probabilities(logits_NC)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +14,10 @@ from textclf.artifact.runs import Run
 from textclf.data.encoding import Encoded, encode
 from textclf.errors import ModelError, UsageError
 from textclf.inference import reading
+from textclf.inference.runtimes import Runtime, check, open_runtime
+
+PART = 1024
+"""Texts that are computed together; meanwhile the next ones are tokenised. Longer parts save no padding."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,6 @@ class Prediction:
     def score(self) -> float:
         """Probability of the most probable label, 0 to 1."""
         return self.scores[0][1]
-
-
-class Runtime(Protocol):
-    """What computes logits: (rows, num_labels) float32, in the order of the input."""
-
-    def logits(self, encoded: Encoded) -> np.ndarray: ...
 
 
 class Predictor:
@@ -101,27 +98,54 @@ class Predictor:
 
     def _score(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (rows, num_labels) and whether each text was cut (rows,)."""
-        encoded = encode(texts, self._tokenizer, max_length=self.artifact.max_length)
-        logits_NC = self._runtime.logits(encoded)
+        logits, truncated = [], []
+        for encoded in self._encoded(texts):
+            logits.append(self._runtime.logits(encoded))
+            truncated.append(encoded.truncated)
+        logits_NC = np.concatenate(logits)
         if not np.isfinite(logits_NC).all():
             raise ModelError(
                 f"{self.artifact.folder}: the model gives NaN or infinity instead of a score",
                 hint="its weights are damaged or its training diverged; take another checkpoint or fine-tune again",
             )
-        return self.artifact.label_set.probabilities(logits_NC), encoded.truncated
+        return self.artifact.label_set.probabilities(logits_NC), np.concatenate(truncated)
+
+    def _encoded(self, texts: Sequence[str]) -> Iterator[Encoded]:
+        """A window in parts, in order. While one part is being computed, a thread tokenises the next.
+
+        Never beyond the window: to look for more texts might mean to wait for them.
+        """
+        parts = [texts[start : start + PART] for start in range(0, len(texts), PART)]
+        if len(parts) == 1:
+            yield self._encode(parts[0])
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1) as tokenizing:
+            coming = tokenizing.submit(self._encode, parts[0])
+            for part in parts[1:]:
+                encoded, coming = coming.result(), tokenizing.submit(self._encode, part)
+                yield encoded
+            yield coming.result()
+
+    def _encode(self, texts: Sequence[str]) -> Encoded:
+        return encode(texts, self._tokenizer, max_length=self.artifact.max_length)
 
 
-def load(reference: str | Path | Run | None = None, *, device: str = "auto") -> Predictor:
+def load(
+    reference: str | Path | Run | None = None, *, device: str = "auto", runtime: str = "auto"
+) -> Predictor:
     """Load a finished classifier.
 
     reference: a run, the name of one, an artifact folder or a Hub id; None takes the run that was finished last.
     device: auto, cpu, mps, cuda or cuda:N.
+    runtime: onnx or torch, which give the same labels; int8 or bf16, which are faster and may differ in a few;
+        auto takes torch on a GPU, else onnx where the model has its graph.
     Raises ModelError where there is none or it is incomplete, HubError when it cannot be fetched.
     """
+    check(runtime, device)
     artifact = folder.read(hub.locate(reference))
-    from textclf.inference.torch_runtime import TorchRuntime  # 3 s; everything that can fail sooner has been tried
-
-    return Predictor(artifact, TorchRuntime(artifact, device=device))
+    return Predictor(artifact, open_runtime(artifact, device=device, runtime=runtime))
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:

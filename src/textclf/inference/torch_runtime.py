@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from textclf.artifact.folder import Artifact
 from textclf.data.encoding import Encoded
@@ -14,14 +15,17 @@ from textclf.model.scoring import score
 
 
 class TorchRuntime:
-    """A finished classifier on CUDA, MPS or the CPU, in fp32: the scores of eval and of plain transformers.
+    """A finished classifier on CUDA, MPS or the CPU: in fp32 with the scores of plain transformers, or in bf16.
 
     Raises ModelError where weights are missing, UsageError or ResourceError for a device that is not there.
     """
 
-    def __init__(self, artifact: Artifact, *, device: str = "auto") -> None:
-        self.device = pick_device(device, "fp32")
+    def __init__(self, artifact: Artifact, *, device: str = "auto", precision: str = "fp32") -> None:
+        self.device = pick_device(device, precision)
         self._classifier = Classifier.from_artifact(artifact).to(self.device.torch_device)
+        if precision == "bf16":
+            # All weights, not autocast: for texts of a dozen tokens, to convert them anew costs more than it gains.
+            self._classifier.to(torch.bfloat16)
 
     def logits(self, encoded: Encoded, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Logits in the order of the input: (rows, num_labels) float32."""

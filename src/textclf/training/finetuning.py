@@ -28,6 +28,7 @@ from textclf.data.preparation import Prepared, prepare
 from textclf.errors import InterruptedRun, ModelError, TextclfError, UsageError
 from textclf.metrics import Metrics
 from textclf.model.device import Device
+from textclf.model.exporting import write_graph
 from textclf.training import checkpoint
 from textclf.training.events import Notice, Observer, ignore
 from textclf.training.head import choose_head, with_head
@@ -185,6 +186,10 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
         bench.tokenizer.save_pretrained(draft)
         folder.write_facts(draft, _facts(bench, metrics))
         (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
+        try:
+            write_graph(folder.read(draft), bench.encoded["validation"])
+        except ModelError as err:  # predict can do without
+            observe(Notice(err.message))
     run = run.update(
         state="done",
         step=progress.step,

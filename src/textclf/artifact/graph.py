@@ -1,0 +1,145 @@
+"""The ONNX graph of a model folder: whether it belongs to the weights beside it, and a session of it.
+
+The graph holds the computation only. Its weights are those of model.safetensors, which ONNX Runtime maps into
+memory: nothing lies on the disk twice, and a session starts without reading what it does not need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textclf import atomic
+from textclf.artifact import folder as names
+from textclf.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnxruntime
+
+INPUTS = ("input_ids", "attention_mask")
+OUTPUT = "logits"
+
+SCHEMA_VERSION = 1
+
+
+def read_facts(folder: Path) -> dict[str, Any] | None:
+    """What is recorded of the graphs in a model folder, None where there are none or they are not for us to read.
+
+    `fp32` and `int8`, where there is such a graph, hold `layout` or `weights`, by which it knows its weights, and
+    how it was checked: see docs/reference/files.md.
+    """
+    try:
+        document = json.loads((folder / names.GRAPH_FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(document, dict) and document.get("schema_version") == SCHEMA_VERSION
+    return document if known else None
+
+
+def write_facts(folder: Path, **graphs: dict[str, Any]) -> None:
+    """Record what is known of graphs by name, beside what is recorded of others."""
+    document = {**(read_facts(folder) or {}), **graphs, "schema_version": SCHEMA_VERSION}
+    atomic.write_json(folder / names.GRAPH_FACTS, document)
+
+
+def belongs(folder: Path, kind: str = "fp32") -> bool:
+    """Whether a model folder has a graph of this kind (fp32 or int8) that was made from the weights in it.
+
+    The fp32 graph reads its weights from the file, so that file's layout decides; the int8 graph holds
+    rounded weights of its own, so the whole file does.
+    """
+    facts = (read_facts(folder) or {}).get(kind)
+    weights = folder / names.WEIGHTS
+    if not isinstance(facts, dict) or not graph_path(folder, kind).is_file() or not weights.is_file():
+        return False
+    if kind == "fp32":
+        return bool(facts.get("layout") == layout(weights))
+    return bool(facts.get("weights") == atomic.sha256(weights))
+
+
+def graph_path(folder: Path, kind: str = "fp32") -> Path:
+    """Where the graph of a kind lies."""
+    return folder / {"fp32": names.GRAPH, "int8": names.GRAPH_INT8}[kind]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies in a safetensors file: offset and length in bytes from the file's start."""
+
+    dtype: str
+    shape: list[int]
+    offset: int
+    length: int
+
+
+def places(weights: Path) -> dict[str, Place]:
+    """Every tensor of a safetensors file by name."""
+    with weights.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        found[name] = Place(entry["dtype"], entry["shape"], 8 + size + start, end - start)
+    return found
+
+
+def refer(tensor: Any, place: Place) -> None:
+    """Make an ONNX tensor refer to its place in the model folder's weights instead of holding values."""
+    tensor.ClearField("raw_data")
+    tensor.data_location = tensor.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", names.WEIGHTS), ("offset", place.offset), ("length", place.length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def layout(weights: Path) -> str:
+    """SHA-256 of where each tensor lies in a safetensors file, and of the file's size."""
+    with weights.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(min(size, 1 << 27))
+    return hashlib.sha256(header + str(weights.stat().st_size).encode()).hexdigest()
+
+
+def open_session(folder: Path, kind: str = "fp32", *, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A session on the CPU. The graph was optimised when it was written: nothing is searched for again here.
+
+    Raises ModelError where ONNX Runtime does not take the graph.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_mem_pattern = False  # plans for one shape; ours change with every batch
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # between batches the CPU is the tokenizer's
+    weights = folder / names.WEIGHTS
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    if weights.resolve().parent != folder.resolve():
+        # A snapshot in the Hub's cache is made of links, and ONNX Runtime rightly follows none out of its folder.
+        with weights.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        options.add_external_initializers_from_files_in_memory([names.WEIGHTS], [content], [len(content)])
+    try:
+        # From bytes: a path would make its own folder the one that weights are looked for in.
+        return ort.InferenceSession(
+            graph_path(folder, kind).read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as err:  # ONNX Runtime's own kinds derive from nothing but Exception
+        first = str(err).strip().split("\n", 1)[0]
+        raise ModelError(
+            f"{graph_path(folder, kind)} cannot be used: {first}", hint="write it anew: textclf export MODEL"
+        ) from err
+
+
+def run(session: onnxruntime.InferenceSession, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+    """Logits of one batch: two int64 arrays (batch, tokens) to (batch, num_labels) float32."""
+    return session.run([OUTPUT], dict(zip(INPUTS, (input_ids, attention_mask), strict=True)))[0]  # type: ignore[no-any-return]
