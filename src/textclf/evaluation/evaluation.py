@@ -107,13 +107,13 @@ def evaluate(
     runtimes.check(runtime, device)
     place = hub.locate(model)
     artifact = folder.read(place)
-    run = runs.read(place.parent) if place.name == runs.MODEL else None
+    run = run_of(artifact)
     if dataset is not None:
         split, name = split or "test", Path(dataset).name if Path(dataset).exists() else str(dataset)
         rows = read_labelled(dataset, split=split, text_column=text_column, label_column=label_column, columns=columns)
     else:
-        rows, split, name = _own_rows(run, artifact, split)
-    targets_N = _targets(rows, artifact.label_set)
+        rows, split, name = own_rows(artifact, split)
+    targets_N = targets(rows, artifact.label_set)
     started = time.monotonic()
     computing = runtimes.open_runtime(artifact, device=device, runtime=runtime)
     texts = rows.text_column
@@ -144,12 +144,21 @@ def check(report: EvalReport, gates: list[Gate]) -> None:
         raise GateError(f"{report.split} of {report.dataset}: {'; '.join(failures)}")
 
 
-def _own_rows(run: Run | None, artifact: folder.Artifact, split: str | None) -> tuple[Rows, str, str]:
-    """A split of the data set that a run was made from."""
+def run_of(artifact: folder.Artifact) -> Run | None:
+    """The run that made a model, where the model still lies in it."""
+    return runs.read(artifact.folder.parent) if artifact.folder.name == runs.MODEL else None
+
+
+def own_rows(artifact: folder.Artifact, split: str | None) -> tuple[Rows, str, str]:
+    """A split of the data set that a model was made from: rows, the split's name, the data set's name.
+
+    Raises UsageError for a model that is in no run, DataError where its data has changed since.
+    """
+    run = run_of(artifact)
     if run is None:
         raise UsageError(
             f"{artifact.folder.name} is not a run, so its data set is not known here",
-            hint="name one: textclf eval MODEL --dataset D [--split test]",
+            hint="name one with --dataset",
         )
     from textclf.config import build
 
@@ -165,7 +174,8 @@ def _own_rows(run: Run | None, artifact: folder.Artifact, split: str | None) -> 
     return prepared.rows(chosen), chosen, prepared.name
 
 
-def _targets(rows: Rows, label_set: LabelSet) -> np.ndarray:
+def targets(rows: Rows, label_set: LabelSet) -> np.ndarray:
+    """The label ids of rows: (rows,) int64. Raises DataError with file and row for a label the model does not know."""
     labels = rows.labels
     unknown = next((i for i, label in enumerate(labels) if label not in label_set.label2id), None)
     if unknown is not None:

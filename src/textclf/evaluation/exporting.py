@@ -1,0 +1,139 @@
+"""export(): the ONNX graphs of a finished model, and what int8 costs in answers."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textclf import atomic, presets
+from textclf.artifact import folder, graph, hub, runs
+from textclf.artifact.folder import Artifact
+from textclf.artifact.runs import Run
+from textclf.data.encoding import Encoded, encode
+from textclf.data.preparation import read_labelled
+from textclf.errors import RefusedError, UsageError
+from textclf.evaluation.evaluation import own_rows, targets
+from textclf.inference.onnx_runtime import OnnxRuntime
+from textclf.inference.quantization import LEVELS, quantize
+from textclf.metrics import measure
+
+AIM = 0.995
+"""Agreement with fp32 that int8 gives up some of its speed for."""
+
+LEAST = 0.97
+"""Agreement under which an int8 graph is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The graphs that a model folder then has.
+
+    written: kinds written by this call, of fp32 and int8; () where they were there.
+    graphs: kind -> what is recorded of it, as in onnx/graph.json.
+    """
+
+    model: str
+    folder: Path
+    written: tuple[str, ...]
+    graphs: dict[str, dict[str, Any]]
+
+
+def export(
+    model: str | Path | Run | None = None,
+    *,
+    int8: bool = False,
+    dataset: str | Path | None = None,
+    split: str | None = None,
+    force: bool = False,
+) -> Exported:
+    """Write the ONNX graph of a model that lacks it, and with `int8` one that is faster and nearly as good.
+
+    model: run, run name or folder; None is the latest finished run. dataset, split: labelled texts on which int8 is
+    compared with fp32; None is the validation split of the run's own data. force: keep an int8 graph whatever it costs.
+
+    Raises ModelError where the architecture has no graph, UsageError for a model of the Hub's cache or where int8 has
+    no texts to be measured on, RefusedError where int8 agrees with fp32 on less than 97 % of them.
+    """
+    artifact = folder.read(hub.locate(model))
+    if (artifact.folder / folder.WEIGHTS).is_symlink():
+        raise UsageError(
+            f"{artifact.folder} is in the Hub's cache, which is not ours to write to",
+            hint="copy the folder with `cp -rL`, then export the copy",
+        )
+    written = []
+    if not graph.belongs(artifact.folder):
+        from textclf.model.exporting import write_graph  # torch: 3 s, and only where there is no graph yet
+
+        write_graph(artifact, _ordinary_texts(artifact))
+        written.append("fp32")
+    if int8 and (force or not graph.belongs(artifact.folder, "int8")):
+        _write_int8(artifact, dataset, split, force=force)
+        written.append("int8")
+    return Exported(
+        model=runs.title(artifact.folder),
+        folder=artifact.folder,
+        written=tuple(written),
+        graphs={
+            kind: (graph.read_facts(artifact.folder) or {})[kind]
+            for kind in ("fp32", "int8")
+            if graph.belongs(artifact.folder, kind)
+        },
+    )
+
+
+def _ordinary_texts(artifact: Artifact) -> Encoded:
+    """Texts that come with textclf: to compare two runtimes, any texts of people do."""
+    with presets.dataset_path("quickstart").open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    # One as long as the model reads, too.
+    return encode([*texts, " ".join(texts)], artifact.tokenizer(), max_length=artifact.max_length)
+
+
+def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | None, *, force: bool) -> None:
+    if dataset is None:
+        rows, split, name = own_rows(artifact, split or "validation")
+    else:
+        split, name = split or "validation", Path(dataset).name if Path(dataset).exists() else str(dataset)
+        rows = read_labelled(dataset, split=split)
+    label_set = artifact.label_set
+    targets_N = targets(rows, label_set)
+    encoded = encode(rows.texts, artifact.tokenizer(), max_length=artifact.max_length)
+    exact_NC = label_set.probabilities(OnnxRuntime(artifact).logits(encoded))
+    with tempfile.TemporaryDirectory(dir=artifact.folder.parent, prefix=".int8.") as scratch:
+        draft = dataclasses.replace(artifact, folder=Path(scratch))
+        (draft.folder / folder.WEIGHTS).symlink_to((artifact.folder / folder.WEIGHTS).resolve())
+        for level in LEVELS:
+            quantize(artifact.folder, draft.folder, level=level)
+            rough_NC = label_set.probabilities(OnnxRuntime(draft, kind="int8").logits(encoded))
+            agreement = float(np.mean(label_set.decide(rough_NC) == label_set.decide(exact_NC)))
+            if agreement >= AIM:
+                break
+        if agreement < LEAST and not force:
+            raise RefusedError(
+                f"int8 gives another label than fp32 to {1 - agreement:.1%} of the {len(rows):,} texts of {split}; "
+                f"up to {1 - LEAST:.0%} is accepted",
+                hint="--runtime bf16 loses less; --force keeps the int8 graph all the same",
+            )
+        with atomic.new_file(artifact.folder / folder.GRAPH_INT8) as file, (
+            draft.folder / folder.GRAPH_INT8
+        ).open("rb") as made:
+            shutil.copyfileobj(made, file)
+    before, after = (measure(targets_N, probs_NC, label_set) for probs_NC in (exact_NC, rough_NC))
+    facts = {
+        "weights": atomic.sha256(artifact.folder / folder.WEIGHTS),
+        "level": level,
+        "dataset": name,
+        "split": split,
+        "rows": len(rows),
+        "agreement": agreement,
+        "accuracy": {"fp32": before.accuracy, "int8": after.accuracy},
+        "macro_f1": {"fp32": before.macro_f1, "int8": after.macro_f1},
+    }
+    graph.write_facts(artifact.folder, int8=facts)
