@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "textclf"
 
 FLOORS: list[set[str]] = [
-    {"errors", "paths", "atomic"},
+    {"errors", "paths", "atomic", "cpus"},
     {"labels", "config", "metrics", "presets"},
     {"data", "artifact"},
     {"model"},
@@ -66,7 +66,8 @@ def test_every_room_stands_on_a_floor() -> None:
 
 
 def test_help_imports_neither_torch_nor_transformers() -> None:
-    heavy = "torch transformers datasets sklearn pandas pyarrow numpy huggingface_hub tokenizers safetensors yaml"
+    heavy = "torch transformers datasets sklearn pandas pyarrow numpy onnx onnxruntime huggingface_hub tokenizers"
+    heavy += " safetensors yaml"
     for arguments in (["--help"], ["finetune", "--help"], ["predict", "--no-such-option"], ["finetune"]):
         program = (
             "import sys\n"

@@ -130,9 +130,7 @@ def open_session(folder: Path, kind: str = "fp32", *, threads: int = 1) -> onnxr
         options.add_external_initializers_from_files_in_memory([names.WEIGHTS], [content], [len(content)])
     try:
         # From bytes: a path would make its own folder the one that weights are looked for in.
-        return ort.InferenceSession(
-            graph_path(folder, kind).read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        return ort.InferenceSession(graph_path(folder, kind).read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as err:  # ONNX Runtime's own kinds derive from nothing but Exception
         first = str(err).strip().split("\n", 1)[0]
         raise ModelError(

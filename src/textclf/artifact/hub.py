@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
 
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+_CLEANED = (folder.CONFIG, folder.TOKENIZER_CONFIG, folder.TEXTCLF, folder.GRAPH_FACTS, "special_tokens_map.json")
+"""Files that may name this machine, and are pushed without."""
 _HUB_ID = re.compile(rf"(?:{_PART}/)?{_PART}")
 
 
@@ -297,7 +299,7 @@ def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]
         if name == folder.CARD or not path.is_file() or not _matches(name, folder.PUBLISHED):
             continue
         content[name] = path
-        if name in (folder.CONFIG, folder.TOKENIZER_CONFIG, folder.TEXTCLF, "special_tokens_map.json"):
+        if name in _CLEANED:
             document = json.loads(path.read_text(encoding="utf-8"))
             cleaned[name] = screening.without_traces(document, where=name, keep=artifact.label_set.names)
             if cleaned[name] != document:

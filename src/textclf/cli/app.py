@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -50,6 +51,8 @@ runs.add_to(app)
 def main() -> NoReturn:
     """Run the command line and exit with the code of what happened."""
     terminal.make_streams_safe()
+    # Typer checks values with pydantic, which would first look for plug-ins in every package that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)

@@ -27,9 +27,7 @@ def export(
 
     exported = run(model, int8=int8, dataset=dataset, split=split, force=force)
     if terminal.settings.json:
-        terminal.show_json(
-            {"model": exported.model, "written": list(exported.written), "graphs": exported.graphs}
-        )
+        terminal.show_json({"model": exported.model, "written": list(exported.written), "graphs": exported.graphs})
         return
     for kind in exported.graphs:
         terminal.say(f"{kind} graph of {exported.model}: {'written' if kind in exported.written else 'was there'}")

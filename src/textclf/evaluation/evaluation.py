@@ -175,7 +175,7 @@ def own_rows(artifact: folder.Artifact, split: str | None) -> tuple[Rows, str, s
 
 
 def targets(rows: Rows, label_set: LabelSet) -> np.ndarray:
-    """The label ids of rows: (rows,) int64. Raises DataError with file and row for a label the model does not know."""
+    """The label ids of rows: (rows,) int64. Raises DataError naming file and row of a label that is unknown."""
     labels = rows.labels
     unknown = next((i for i, label in enumerate(labels) if label not in label_set.label2id), None)
     if unknown is not None:

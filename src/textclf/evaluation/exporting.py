@@ -121,9 +121,10 @@ def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | Non
                 f"up to {1 - LEAST:.0%} is accepted",
                 hint="--runtime bf16 loses less; --force keeps the int8 graph all the same",
             )
-        with atomic.new_file(artifact.folder / folder.GRAPH_INT8) as file, (
-            draft.folder / folder.GRAPH_INT8
-        ).open("rb") as made:
+        with (
+            atomic.new_file(artifact.folder / folder.GRAPH_INT8) as file,
+            (draft.folder / folder.GRAPH_INT8).open("rb") as made,
+        ):
             shutil.copyfileobj(made, file)
     before, after = (measure(targets_N, probs_NC, label_set) for probs_NC in (exact_NC, rough_NC))
     facts = {

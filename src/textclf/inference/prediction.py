@@ -132,9 +132,7 @@ class Predictor:
         return encode(texts, self._tokenizer, max_length=self.artifact.max_length)
 
 
-def load(
-    reference: str | Path | Run | None = None, *, device: str = "auto", runtime: str = "auto"
-) -> Predictor:
+def load(reference: str | Path | Run | None = None, *, device: str = "auto", runtime: str = "auto") -> Predictor:
     """Load a finished classifier.
 
     reference: a run, the name of one, an artifact folder or a Hub id; None takes the run that was finished last.

@@ -8,7 +8,6 @@ import numpy as np
 
 from textclf import atomic
 from textclf.artifact import folder as names
-from textclf.artifact import graph
 
 LEVELS = ("all products", "all but down-projections")
 """What is computed in int8, the fastest first. What enters a down-projection (its input is wider than its output) has

@@ -1,0 +1,264 @@
+"""The ONNX graph of a model: torch's answers, the weights of its folder and no others, int8, to the Hub and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import tiny_models
+from hub_stand_in import WRITE_TOKEN, HubStandIn
+from textclf.artifact import folder, graph
+from textclf.cpus import usable_cpus
+from textclf.data.encoding import encode
+from textclf.errors import ModelError, RefusedError, UsageError
+from textclf.evaluation.exporting import export
+from textclf.inference import onnx_runtime, prediction
+from textclf.inference.prediction import load
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+TEXTS = ["", "x", "where is my card", *(text for text, _ in tiny_models.rows(90, seed=5)), "long " * 300, "我的卡 🙂"]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny classifier with its graph; not to be written to."""
+    place = tiny_models.artifact(tmp_path_factory.mktemp("exported") / "tiny-classifier")
+    export(place)
+    return place
+
+
+@pytest.fixture
+def copy(exported: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    path = tmp_path / "labelled.csv"
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in tiny_models.rows(60, seed=3)))
+    return path
+
+
+def logits(place: Path, runtime: str) -> np.ndarray:
+    artifact = folder.read(place)
+    encoded = encode(TEXTS, artifact.tokenizer(), max_length=artifact.max_length)
+    return prediction.open_runtime(artifact, runtime=runtime, device="cpu").logits(encoded)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_the_graph_gives_the_logits_of_torch(tmp_path: Path, architecture: str) -> None:
+    place = tiny_models.artifact(tmp_path / architecture, architecture=architecture)
+    export(place)
+    onnx_NC, torch_NC = logits(place, "onnx"), logits(place, "torch")
+    assert np.abs(onnx_NC - torch_NC).max() < 1e-4
+    assert onnx_NC.argmax(1).tolist() == torch_NC.argmax(1).tolist()
+    assert len(set(torch_NC.argmax(1).tolist())) > 1, "a model that gives one label to all texts shows nothing"
+
+
+def test_the_graph_holds_no_weights_of_its_own(exported: Path) -> None:
+    weights = (exported / folder.WEIGHTS).stat().st_size
+    assert (exported / folder.GRAPH).stat().st_size < weights / 2
+    model = onnx.load(exported / folder.GRAPH, load_external_data=False)
+    parameters = [tensor for tensor in model.graph.initializer if tensor.name.startswith("network.")]
+    outside = [tensor for tensor in parameters if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    assert len(outside) > 20
+    assert {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"} == {
+        folder.WEIGHTS
+    }
+
+
+def test_other_weights_of_the_same_shape_are_the_ones_that_count(copy: Path, tmp_path: Path) -> None:
+    before = logits(copy, "torch")
+    shutil.copy(tiny_models.artifact(tmp_path / "other", seed=9) / folder.WEIGHTS, copy / folder.WEIGHTS)
+    assert np.abs(logits(copy, "torch") - before).max() > 0.1
+    assert np.abs(logits(copy, "onnx") - logits(copy, "torch")).max() < 1e-4
+
+
+def test_a_graph_of_other_weights_is_not_used(copy: Path, tmp_path: Path) -> None:
+    other = tiny_models.artifact(tmp_path / "other", ["a", "b", "c", "d"])
+    for name in (folder.WEIGHTS, folder.CONFIG):
+        shutil.copy(other / name, copy / name)
+    assert np.array_equal(logits(copy, "auto"), logits(copy, "torch"))
+    with pytest.raises(ModelError, match="made from other weights") as caught:
+        load(copy, runtime="onnx")
+    assert "textclf export" in str(caught.value.hint)
+    export(copy)
+    assert np.abs(logits(copy, "onnx") - logits(copy, "torch")).max() < 1e-4
+
+
+def test_a_model_without_a_graph_predicts_with_torch(tiny_artifact: Path) -> None:
+    assert np.array_equal(logits(tiny_artifact, "auto"), logits(tiny_artifact, "torch"))
+    with pytest.raises(ModelError, match="no fp32 ONNX graph"):
+        load(tiny_artifact, runtime="onnx")
+
+
+def test_what_cannot_be_combined_is_a_usage_error(exported: Path) -> None:
+    with pytest.raises(UsageError, match="on the CPU, not on cuda"):
+        load(exported, runtime="onnx", device="cuda")
+    with pytest.raises(UsageError, match="not known"):
+        load(exported, runtime="openvino")
+
+
+def test_a_model_that_is_too_large_gets_no_graph(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textclf.model.exporting.MAX_BYTES", 1000)
+    with pytest.raises(ModelError, match="larger than"):
+        export(tiny_artifact)
+    assert not (tiny_artifact / "onnx").exists()
+
+
+def test_a_graph_whose_answers_differ_is_not_kept(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textclf.model.exporting.MAX_DIFFERENCE", 0.0)
+    with pytest.raises(ModelError, match="differ from torch"):
+        export(tiny_artifact)
+    assert not (tiny_artifact / "onnx").exists()
+
+
+def test_answers_keep_the_order_of_many_texts(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text for seed in range(3) for text, _ in tiny_models.rows(90, seed=seed)]
+    predictor = load(exported, runtime="onnx")
+    alone = [predictor.predict_proba([text])[0] for text in texts]
+    monkeypatch.setattr(prediction, "PART", 7)  # many parts, tokenised ahead
+    monkeypatch.setattr(onnx_runtime, "MAX_TOKENS", 64)  # many passes
+    together = next(iter(load(exported, runtime="onnx").window_predictions([texts], top_k=3)))
+    assert [one.text for one in together] == texts
+    for one, probs in zip(together, alone, strict=True):
+        assert dict(one.scores) == pytest.approx(dict(zip("abc", probs.tolist(), strict=True)), abs=1e-5)
+
+
+def test_eval_and_predict_agree_about_the_runtime(exported: Path, labelled: Path, cli: Run) -> None:
+    reports = [
+        json.loads(cli("eval", exported, "-d", labelled, "--split", "train", "--json", "--runtime", name).stdout)
+        for name in ("auto", "torch")
+    ]
+    by_onnx, by_torch = (report["metrics"] for report in reports)
+    assert by_onnx.pop("loss") == pytest.approx(by_torch.pop("loss"), abs=1e-5)
+    assert by_onnx == by_torch
+
+
+def test_int8_is_measured_kept_and_used(copy: Path, labelled: Path, cli: Run) -> None:
+    done = cli("export", copy, "--int8", "--dataset", labelled, "--split", "train", "--json", "--force")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["written"] == ["int8"]
+    facts = document["graphs"]["int8"]
+    assert facts["rows"] == 60 and 0 <= facts["agreement"] <= 1
+    assert set(facts["accuracy"]) == set(facts["macro_f1"]) == {"fp32", "int8"}
+    rounded = np.abs(logits(copy, "int8") - logits(copy, "torch"))
+    assert 1e-5 < np.median(rounded) < 0.5, "rounded, and still the same model"
+    assert cli("predict", copy, "--runtime", "int8", input="a\nb\n").stdout.count("\n") == 2
+    # It holds weights of its own: other weights beside it, even of the same shape, make it worthless.
+    shutil.copy(tiny_models.artifact(copy.parent / "other", seed=9) / folder.WEIGHTS, copy / folder.WEIGHTS)
+    with pytest.raises(ModelError, match="made from other weights"):
+        load(copy, runtime="int8")
+
+
+def test_int8_that_changes_many_labels_is_refused_unless_forced(
+    copy: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textclf.inference.quantization._LARGEST", 1)  # two bits: nearly nothing is left
+    before = sorted(copy.rglob("*"))
+    with pytest.raises(RefusedError, match="another label than fp32") as caught:
+        export(copy, int8=True, dataset=labelled, split="train")
+    assert "--force" in str(caught.value.hint)
+    assert sorted(copy.rglob("*")) == before
+    done = export(copy, int8=True, dataset=labelled, split="train", force=True)
+    assert done.graphs["int8"]["agreement"] < 0.97
+    assert graph.belongs(copy, "int8")
+
+
+def test_int8_of_a_model_without_a_run_needs_texts(copy: Path) -> None:
+    with pytest.raises(UsageError, match="not a run") as caught:
+        export(copy, int8=True)
+    assert "--dataset" in str(caught.value.hint)
+
+
+def test_a_fresh_run_answers_without_torch(cli: Run, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
+    trained = cli("finetune", "--model", tiny_base, "-d", tiny_csv, "--epochs", "1", "-o", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    assert loaded_by(tmp_path / "run", "--format", "jsonl", input="where is my card\nsecond\n") == set()
+    done = cli("export", tmp_path / "run", "--int8", "--force")
+    assert done.returncode == 0 and "the same label as fp32" in done.stderr, done.stderr
+    assert loaded_by(tmp_path / "run", "--runtime", "int8", input="x\n") == set()
+
+
+def loaded_by(*arguments: str | Path, input: str) -> set[str]:
+    """Which heavy packages `textclf predict` loads in a fresh process."""
+    heavy = {"torch", "transformers", "datasets", "sklearn", "scipy", "pandas", "pyarrow", "huggingface_hub", "onnx"}
+    program = (
+        "import sys\nfrom textclf.cli.app import main\n"
+        f"sys.argv = ['textclf', 'predict', *{[str(one) for one in arguments]!r}]\n"
+        f"try:\n    main()\nfinally:\n    print(*({heavy!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=input, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.count("\n") == input.count("\n"), done.stderr
+    return set(done.stderr.split())
+
+
+@pytest.fixture
+def hub() -> Iterator[HubStandIn]:
+    with HubStandIn() as stand_in:
+        yield stand_in
+
+
+def test_the_graph_goes_to_the_hub_and_back(cli: Run, hub: HubStandIn, copy: Path, tmp_path: Path) -> None:
+    (copy / "onnx" / "model.onnx").write_bytes(b"somebody else's")
+    pushed = cli("push", copy, "alice/tickets", env=hub.environment(tmp_path, token=WRITE_TOKEN))
+    assert pushed.returncode == 0, pushed.stderr
+    assert {name for name in hub.model("alice/tickets").files if "/" in name} == {folder.GRAPH, folder.GRAPH_FACTS}
+    environment = hub.environment(tmp_path / "elsewhere", token=WRITE_TOKEN)
+    there = cli("predict", "alice/tickets", "--runtime", "onnx", input="\n".join(TEXTS[:9]), env=environment)
+    here = cli("predict", copy, "--runtime", "torch", input="\n".join(TEXTS[:9]))
+    assert there.returncode == 0, there.stderr
+    answers = [[line.split("\t") for line in done.stdout.splitlines()] for done in (there, here)]
+    assert [[label, text] for label, _, text in answers[0]] == [[label, text] for label, _, text in answers[1]]
+    for (_, ours, _), (_, theirs, _) in zip(*answers, strict=True):
+        assert float(ours) == pytest.approx(float(theirs), abs=1e-4)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "config.json"])
+def test_a_graph_reads_no_file_but_the_weights(copy: Path, location: str, linked: bool) -> None:
+    (copy.parent / "secret").write_bytes(bytes((copy / folder.WEIGHTS).stat().st_size))
+    if linked:  # as in the Hub's cache
+        (copy / folder.WEIGHTS).rename(copy.parent / "blob")
+        (copy / folder.WEIGHTS).symlink_to(copy.parent / "blob")
+    model = onnx.load(copy / folder.GRAPH, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    (copy / folder.GRAPH).write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="cannot be used"):
+        load(copy, runtime="onnx")
+
+
+def test_threads_follow_the_quota_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+
+    def cpus(name: str, files: dict[str, str]) -> int:
+        for path, content in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(content)
+        return usable_cpus(tmp_path / name)
+
+    v2 = {"proc/self/cgroup": "0::/pod/box\n", "sys/fs/cgroup/pod/box/cpu.max": "max 100000\n"}
+    assert cpus("free", v2) == 16
+    assert cpus("above", {**v2, "sys/fs/cgroup/pod/cpu.max": "350000 100000\n"}) == 3
+    assert cpus("least", {**v2, "sys/fs/cgroup/cpu.max": "50000 100000\n"}) == 1
+    v1 = {"proc/self/cgroup": "3:cpu,cpuacct:/box\n1:memory:/box\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}
+    assert cpus("v1", {**v1, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000"}) == 4
+    assert cpus("v1 free", {**v1, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1"}) == 16
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert cpus("asked", v2) == 2
