@@ -99,7 +99,8 @@ def evaluate(
 
     model: run, run name, folder or Hub id; None is the latest finished run. dataset: another data set with the
     same label names; None is the one that the run was made from, split as it was then. split: None is test
-    where there is one, else validation. device, runtime: as for `load`. on_progress: called with texts done and texts in all.
+    where there is one, else validation. device, runtime: as for `load`. on_progress: called with texts
+    done and texts in all.
 
     Raises UsageError where a model without a run is given no data set, DataError for labels that the model
     does not know (file and row), and what reading the model and the data raises.

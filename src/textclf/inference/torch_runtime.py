@@ -11,10 +11,7 @@ from textclf.artifact.folder import Artifact
 from textclf.data.encoding import Encoded
 from textclf.model.classifier import Classifier
 from textclf.model.device import pick_device
-from textclf.model.scoring import MAX_TOKENS, score
-
-MAX_CPU_TOKENS = 1024
-"""Padded tokens per forward pass and thread on the CPU. What lies in a core's cache is computed twice as fast."""
+from textclf.model.scoring import score
 
 
 class TorchRuntime:
@@ -32,5 +29,4 @@ class TorchRuntime:
 
     def logits(self, encoded: Encoded, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Logits in the order of the input: (rows, num_labels) float32."""
-        budget = MAX_CPU_TOKENS * torch.get_num_threads() if self.device.kind == "cpu" else MAX_TOKENS
-        return score(self._classifier, encoded, max_tokens=budget, on_progress=on_progress)
+        return score(self._classifier, encoded, on_progress=on_progress)
