@@ -109,6 +109,10 @@ def make_artifact(model: str, texts: str, run: str, device: str) -> None:
     import textclf
 
     textclf.finetune(model, texts, out=run, test_size=0, epochs=1, head="own", device=device)
+    if device == "cpu":
+        from textclf.evaluation.exporting import export
+
+        export(run, int8=True, force=True)
 
 
 def _real(kind: str, data: Path) -> list[tuple[str, str]]:

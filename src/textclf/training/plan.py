@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from textclf.config import TrainConfig
 
-STEPS_WANTED = 800
+STEPS_WANTED = 1000
 """Optimizer steps that a fine-tuning wants at least; see docs/explanation/defaults.md."""
 
 
