@@ -71,11 +71,14 @@ def fit_probe(
     balanced: every label has the same say.
     """
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
-    scaler = StandardScaler(with_mean=bias and scale, with_std=scale).fit(features_ND)
-    scaled_ND = scaler.transform(features_ND)
-    c, right_N = _choose_c(scaled_ND, targets_N, bias=bias, balanced=balanced, seed=seed)
-    model = _regression(bias=bias, balanced=balanced, tol=1e-4).set_params(C=c).fit(scaled_ND, targets_N)
+    # Products as small as these gain nothing from more threads, and those of BLAS would be in the way of torch's.
+    with threadpool_limits(limits=1, user_api="blas"):
+        scaler = StandardScaler(with_mean=bias and scale, with_std=scale).fit(features_ND)
+        scaled_ND = scaler.transform(features_ND)
+        c, right_N = _choose_c(scaled_ND, targets_N, bias=bias, balanced=balanced, seed=seed)
+        model = _regression(bias=bias, balanced=balanced, tol=1e-4).set_params(C=c).fit(scaled_ND, targets_N)
     coefficients, intercept = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn then keeps the second label's only
         coefficients, intercept = np.concatenate([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercept / 2
