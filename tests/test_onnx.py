@@ -114,7 +114,8 @@ def test_a_graph_of_other_weights_is_not_used(copy: Path, tmp_path: Path) -> Non
         load(copy, runtime="onnx")
     assert "textclf export" in str(caught.value.hint)
     export(copy)
-    assert np.abs(logits(copy, "onnx") - logits(copy, "torch")).max() < 1e-4
+    expected = logits(copy, "torch")
+    assert np.abs(logits(copy, "onnx") - expected).max() < 1e-4 * max(1, np.abs(expected).max())
 
 
 def test_a_model_without_a_graph_predicts_with_torch(tiny_artifact: Path) -> None:
