@@ -16,6 +16,7 @@ from textclf.data.batching import ROW_TOKENS, collate, pack, packed_batches
 from textclf.data.encoding import Encoded
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
+from textclf.model.norms import norms_in_autocast
 from textclf.model.tokenizer import load_tokenizer
 
 CANNOT_PACK = {"deberta-v2", "mpnet"}
@@ -130,3 +131,15 @@ def test_a_compact_vocabulary_changes_neither_logits_nor_learning(architecture: 
     assert learnt["full"].keys() == learnt["compact"].keys()
     for name, tensor in learnt["full"].items():
         assert torch.allclose(tensor, learnt["compact"][name], atol=1e-6), name
+
+
+def test_states_between_layers_are_bf16_under_autocast_and_untouched_without(tmp_path: Path) -> None:
+    network = classifier_of("bert", tmp_path).network.eval()
+    input_ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.inference_mode():
+        before = network(input_ids=input_ids).logits
+        norms_in_autocast(network)
+        assert torch.equal(network(input_ids=input_ids).logits, before)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            states = network.base_model(input_ids=input_ids, output_hidden_states=True).hidden_states
+    assert {state.dtype for state in states} == {torch.bfloat16}

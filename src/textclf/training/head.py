@@ -12,6 +12,7 @@ import torch
 from textclf.model.backbone import pretrained_pooling
 from textclf.model.dropout import pool_dropout
 from textclf.model.features import features
+from textclf.model.norms import norms_in_autocast
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.probe import LinearProbe, clearly_better, fit_probe
 from textclf.training.workbench import Workbench, needs_start
@@ -55,6 +56,7 @@ def with_head(bench: Workbench, head: str) -> Workbench:
         classifier.use_mean_head()
     if device.kind == "cpu":
         pool_dropout(classifier.network)
+        norms_in_autocast(classifier.network)
     classifier.to(device.torch_device)
     # On a GPU, padded batches keep to the kernels that transformers chooses; see docs/explanation/training-speed.md.
     packs = (
