@@ -29,6 +29,10 @@ class DataConfig:
     """Column of the texts. None: found by name."""
     label_column: str | None = None
     """Column of the labels. None: found by name."""
+    label_delimiter: str | None = None
+    """What stands between the labels of a row in one text, as `|` in `late|broken`. None: a text is one label."""
+    label_columns: tuple[str, ...] | None = None
+    """Columns of 0 and 1, one for each label of which a row may have any number, in place of label_column."""
     columns: tuple[str, ...] | None = None
     """Column names of a csv or tsv file that has no header line, in order."""
     validation_size: float = 0.1
@@ -37,6 +41,11 @@ class DataConfig:
     """Cut from train where the source has no test split: a share below 1, or a number of rows; 0 forgoes it."""
     min_label_count: int | None = None
     """Rows of labels rarer than this in train are dropped, in every split. None: 1, or as the catalog says."""
+    other_label: str | None = None
+    """Gather labels rarer than min_label_count under this name instead, in every split. None: drop them."""
+    balance: int | Literal["min"] | None = None
+    """Keep at most this many rows of each label in train, drawn at random; min: as many as the rarest label has.
+    One label a row only."""
     max_rows: int | None = None
     """Keep a random sample of at most this many rows of each split of the source."""
     seed: int = 0
@@ -44,6 +53,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _not_empty("data.dataset", self.dataset)
+        _not_empty("data.other_label", self.other_label)
+        self._check_labels()
         for name in ("validation_size", "test_size"):
             size = getattr(self, name)
             if size < 0 or (size > 1 and size != int(size)):
@@ -55,6 +66,22 @@ class DataConfig:
         _at_least("data.min_label_count", self.min_label_count, 1)
         _at_least("data.max_rows", self.max_rows, 1)
         _at_least("data.seed", self.seed, 0)
+
+    def _check_labels(self) -> None:
+        if self.label_delimiter == "":
+            raise ConfigError("data.label_delimiter is empty", hint="for example --label-delimiter '|'")
+        if self.label_columns is not None:
+            if len(set(self.label_columns)) != len(self.label_columns) or len(self.label_columns) < 2:
+                raise ConfigError(
+                    f"data.label_columns is {', '.join(self.label_columns)}; it is two different columns or more"
+                )
+            if self.label_column is not None or self.label_delimiter is not None:
+                raise ConfigError(
+                    "data.label_columns are columns of 0 and 1; label_column and label_delimiter are of one column",
+                    hint="give --label-columns alone, or the others",
+                )
+        if isinstance(self.balance, int):
+            _at_least("data.balance", self.balance, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +106,10 @@ class ModelConfig:
 
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
-Metric = Literal["accuracy", "macro_f1", "weighted_f1", "mcc", "loss"]
+Metric = Literal[
+    "accuracy", "macro_f1", "weighted_f1", "mcc", "loss",
+    "micro_f1", "samples_f1", "subset_accuracy", "hamming_loss", "lrap",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +140,14 @@ class TrainConfig:
     """AdamW's decay, on matrices only: not on biases, norms and their like."""
     max_grad_norm: float = 1.0
     """The gradient is scaled down to this norm; 0 turns clipping off."""
-    label_smoothing: float = 0.1
-    """Share of the target that is spread over all labels, 0 to 1. A tenth forgives some wrong labels."""
+    label_smoothing: float | None = None
+    """Share of the target that is spread over all labels, 0 to 1. None: 0.1, which forgives some wrong labels; 0
+    where a text may have several labels."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` gives every label the same total say in the loss."""
-    metric: Metric = "accuracy"
-    """What the best checkpoint is chosen by, on validation."""
+    """`balanced` gives every label the same total say in the loss; where a text may have several, yes and no."""
+    metric: Metric | None = None
+    """What the best checkpoint is chosen by, on validation. None: accuracy, or micro_f1 where a text may have several
+    labels."""
     patience: int = 0
     """Stop early after this many evaluations without a better metric; 0 never does."""
     eval_every: int | None = None
@@ -142,7 +174,7 @@ class TrainConfig:
             _at_least(f"train.{name}", getattr(self, name), 0)
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"train.warmup is {self.warmup}; it is a share of all steps, from 0 up to 1")
-        if not 0 <= self.label_smoothing < 1:
+        if self.label_smoothing is not None and not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"train.label_smoothing is {self.label_smoothing}; it is a share, from 0 up to 1")
         if self.epochs == 0 and not self.probe:
             raise ConfigError("train.epochs is 0 and train.probe is off: nothing would be learnt")
@@ -192,8 +224,9 @@ def check_complete(config: RunConfig) -> None:
 def as_dict(config: RunConfig) -> dict[str, dict[str, Any]]:
     """The config as nested plain values, ready for JSON or YAML and for `build`."""
     nested = dataclasses.asdict(config)
-    columns = nested["data"]["columns"]
-    nested["data"]["columns"] = list(columns) if columns is not None else None
+    for name in ("columns", "label_columns"):
+        names = nested["data"][name]
+        nested["data"][name] = list(names) if names is not None else None
     return nested
 
 
@@ -241,6 +274,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         if typing.get_origin(option) is Literal:
             if value in typing.get_args(option):
                 return value
+            if int in options:
+                continue
             raise ConfigError(f"{key} is {value!r}; it is one of {', '.join(typing.get_args(option))}")
         if typing.get_origin(option) is tuple and isinstance(value, (str, list, tuple)):
             return (
@@ -259,7 +294,11 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
                 if option is float and math.isfinite(number):
                     return number
     kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    wanted = " or ".join(kinds.get(o, "a list of names") for o in options if o is not type(None))
+    wanted = " or ".join(
+        kinds.get(o) or ("a list of names" if typing.get_origin(o) is tuple else "/".join(typing.get_args(o)))
+        for o in options
+        if o is not type(None)
+    )
     raise ConfigError(f"{key} is {value!r}; it is {wanted}")
 
 

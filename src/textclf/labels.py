@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from textclf.errors import DataError, ModelError
+
+Kind: TypeAlias = Literal["single", "multi"]
+Label: TypeAlias = str | tuple[str, ...]
+"""What a row is labelled with: one name, or in a multi-label set any number of them."""
+
+HALF = 0.5
+"""The threshold of a label that has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +24,13 @@ class LabelSet:
     """The label names of a model in the order of its logits.
 
     names: (num_labels,) unique, in the source's order (ClassLabel) or sorted.
+    kind: "single", one label a text; "multi", any number of labels a text, none included.
+    thresholds: (num_labels,) probabilities from which a label is given, in a multi-label set; None: 0.5 for all.
     """
 
     names: tuple[str, ...]
+    kind: Kind = "single"
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
@@ -30,9 +41,18 @@ class LabelSet:
         return len(self.names)
 
     @property
+    def multi(self) -> bool:
+        """Whether a text may have any number of these labels."""
+        return self.kind == "multi"
+
+    @property
     def problem_type(self) -> str:
         """What transformers calls this kind of label set in config.json."""
-        return "single_label_classification"
+        return f"{self.kind}_label_classification"
+
+    def with_threshold(self, threshold: float) -> LabelSet:
+        """The same labels, each of a multi-label set given from this probability on; a single-label set as it is."""
+        return replace(self, thresholds=(threshold,) * len(self)) if self.multi else self
 
     @cached_property
     def label2id(self) -> dict[str, int]:
@@ -43,8 +63,12 @@ class LabelSet:
         return dict(enumerate(self.names))
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], *, where: str) -> LabelSet:
-        """Read the names from the `id2label` of a model's config.json. Raises ModelError without usable names."""
+    def from_config(cls, config: dict[str, Any], *, where: str, thresholds: Sequence[float] | None = None) -> LabelSet:
+        """Read names and kind from `id2label` and `problem_type` of a model's config.json.
+
+        thresholds: of a multi-label model, in the order of its labels. Raises ModelError without usable names, or
+        where the thresholds are not one for each.
+        """
         id2label = config.get("id2label")
         try:
             names = {int(key): str(name) for key, name in id2label.items()}  # type: ignore[union-attr]
@@ -55,28 +79,84 @@ class LabelSet:
                 f"{where}: config.json names no labels (id2label)",
                 hint="this is a base model; fine-tune it first: textclf finetune --model ... --dataset ...",
             )
-        return cls(tuple(names[index] for index in range(len(names))))
+        kind: Kind = "multi" if config.get("problem_type") == "multi_label_classification" else "single"
+        if kind == "single" or thresholds is None:
+            return cls(tuple(names[index] for index in range(len(names))), kind)
+        if len(thresholds) != len(names):
+            raise ModelError(f"{where}: {len(thresholds)} thresholds for {len(names)} labels")
+        return cls(tuple(names[index] for index in range(len(names))), kind, tuple(map(float, thresholds)))
 
-    def targets(self, labels: Iterable[str]) -> np.ndarray:
-        """Names to ids: (rows,) int64. Raises KeyError for a name that is not in the set."""
-        return np.fromiter((self.label2id[label] for label in labels), dtype=np.int64)
+    def unknown(self, labels: Sequence[Label | None]) -> tuple[int, str] | None:
+        """Position and name of the first label that is not in the set."""
+        for index, label in enumerate(labels):
+            for name in self._named(label):
+                if name not in self.label2id:
+                    return index, name
+        return None
+
+    def targets(self, labels: Sequence[Label | None]) -> np.ndarray:
+        """Names to ids: (rows,) int64; of a multi-label set (rows, num_labels) uint8, 1 for each label of a row.
+
+        Raises KeyError for a name that is not in the set.
+        """
+        ids = [[self.label2id[name] for name in self._named(label)] for label in labels]
+        if not self.multi:
+            return np.array(ids, dtype=np.int64).reshape(len(ids))
+        targets_NC = np.zeros((len(ids), len(self)), dtype=np.uint8)
+        for row, of_row in enumerate(ids):
+            targets_NC[row, of_row] = 1
+        return targets_NC
+
+    def _named(self, label: Label | None) -> Sequence[str]:
+        return (label,) if isinstance(label, str) else label or ()
+
+    def counts(self, targets: np.ndarray) -> np.ndarray:
+        """How many rows have each label, by `targets` or decisions: (num_labels,) int64."""
+        if self.multi:
+            return targets.sum(axis=0, dtype=np.int64)  # type: ignore[no-any-return]
+        return np.bincount(targets, minlength=len(self))
 
     def probabilities(self, logits_NC: np.ndarray) -> np.ndarray:
-        """Logits to probabilities, row by row: (rows, num_labels) float32, in float64 inside."""
+        """Logits to probabilities by softmax, or sigmoid in a multi-label set: (rows, num_labels) float32.
+
+        In float64 inside.
+        """
+        if self.multi:
+            with np.errstate(over="ignore"):  # exp of a large number is infinite, and its probability 0
+                return (1 / (1 + np.exp(-logits_NC.astype(np.float64)))).astype(np.float32)  # type: ignore[no-any-return]
         shifted_NC = logits_NC.astype(np.float64)
         shifted_NC -= shifted_NC.max(axis=-1, keepdims=True, initial=-np.inf) if shifted_NC.size else 0
         exp_NC = np.exp(shifted_NC)
         return (exp_NC / exp_NC.sum(axis=-1, keepdims=True)).astype(np.float32)  # type: ignore[no-any-return]
 
     def decide(self, probs_NC: np.ndarray) -> np.ndarray:
-        """The most probable label of each row: (rows,) int64. Ties go to the lower id, as in transformers."""
+        """The most probable label of each row: (rows,) int64. Ties go to the lower id, as in transformers.
+
+        Of a multi-label set, which labels reach their threshold: (rows, num_labels) uint8.
+        """
+        if self.multi:
+            floor_C = np.array(self.thresholds or (HALF,) * len(self), dtype=np.float32)
+            return (probs_NC >= floor_C).astype(np.uint8)  # type: ignore[no-any-return]
         return probs_NC.argmax(axis=-1).astype(np.int64)  # type: ignore[no-any-return]
+
+    def given(self, probs_NC: np.ndarray) -> list[list[int]]:
+        """The ids of the labels that each row is given, most probable first; one in a single-label set."""
+        if not self.multi:
+            return self.decide(probs_NC)[:, np.newaxis].tolist()  # type: ignore[no-any-return]
+        decided_NC = self.decide(probs_NC)
+        order_NC = np.argsort(-probs_NC, axis=-1, kind="stable")
+        return [[int(label) for label in order if row[label]] for row, order in zip(decided_NC, order_NC, strict=True)]
 
     def ranked(self, probs_NC: np.ndarray, top_k: int) -> np.ndarray:
         """The `top_k` most probable labels of each row, best first, or all if there are fewer: (rows, top_k) int64."""
         if top_k == 1:
-            return self.decide(probs_NC)[:, np.newaxis]
+            return probs_NC.argmax(axis=-1).astype(np.int64)[:, np.newaxis]  # type: ignore[no-any-return]
         return np.argsort(-probs_NC, axis=-1, kind="stable")[:, :top_k].astype(np.int64)
+
+    def agreement(self, probs_NC: np.ndarray, other_NC: np.ndarray) -> float:
+        """Share of the rows that are given the same label, or the very same labels, by both: 0 to 1."""
+        same = self.decide(probs_NC) == self.decide(other_NC)
+        return float(same.reshape(len(same), -1).all(axis=1).mean())
 
 
 def in_natural_order(names: Sequence[str]) -> tuple[str, ...]:

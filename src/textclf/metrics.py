@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from textclf.labels import LabelSet
 
-LOWER_IS_BETTER = frozenset({"loss"})
+LOWER_IS_BETTER = frozenset({"loss", "hamming_loss", "ranking_loss", "coverage_error"})
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,76 @@ class Metrics:
     average_precision: float | None
     absent_labels: tuple[str, ...]
 
+    HEADLINE: ClassVar = ("accuracy", "macro_f1")
+
+    @property
+    def right(self) -> float:
+        """Share of the texts that were answered rightly, 0 to 1."""
+        return self.accuracy
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {**asdict(self), "absent_labels": list(self.absent_labels)}
+
+
+@dataclass(frozen=True)
+class MultiLabelMetrics:
+    """How well probabilities meet their targets where a text may have any number of labels.
+
+    rows: number of texts. labels_per_text, predicted_per_text: labels that a text has, and was given, on average.
+    loss: mean binary cross-entropy over texts and labels, in nats.
+    micro_*: over all pairs of text and label. macro_*: the plain mean over the labels that occur in the targets;
+        `absent_labels` names the others, which only the macro averages leave out. weighted_f1: weighted by rows.
+    samples_f1: mean over texts; a text without labels that was given none counts 1.
+    subset_accuracy: share of texts whose labels are all right. hamming_loss: share of pairs that are wrong.
+    lrap: label ranking average precision; a text without labels counts 1.
+    ranking_loss: share of pairs of a right and a wrong label that stand in the wrong order. coverage_error: how far
+        down the ranking all labels of a text are found, in labels.
+    """
+
+    rows: int
+    labels_per_text: float
+    predicted_per_text: float
+    loss: float
+    micro_f1: float
+    macro_f1: float
+    samples_f1: float
+    weighted_f1: float
+    micro_precision: float
+    micro_recall: float
+    macro_precision: float
+    macro_recall: float
+    subset_accuracy: float
+    hamming_loss: float
+    lrap: float
+    ranking_loss: float
+    coverage_error: float
+    absent_labels: tuple[str, ...]
+
+    HEADLINE: ClassVar = ("micro_f1", "macro_f1")
+
+    @property
+    def right(self) -> float:
+        """Share of the texts that were answered rightly, 0 to 1."""
+        return self.subset_accuracy
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**asdict(self), "absent_labels": list(self.absent_labels)}
+
+
+AnyMetrics = Metrics | MultiLabelMetrics
+
+
+def metrics_of(label_set: LabelSet) -> type[AnyMetrics]:
+    """The kind of metrics that a label set is measured by; the first of its HEADLINE is what it is judged by."""
+    return MultiLabelMetrics if label_set.multi else Metrics
+
+
+def judged_by(kind: type[AnyMetrics]) -> list[str]:
+    """The metrics that are one number: those that a gate may bind."""
+    described = {"rows", "labels_per_text", "predicted_per_text"}  # of the texts, not of the answers' worth
+    return [name for name, of in kind.__annotations__.items() if "float" in str(of) and name not in described]
 
 
 @dataclass(frozen=True)
@@ -69,8 +136,26 @@ class Confusion:
     share: float
 
 
-def measure(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> Metrics:
-    """All metrics of a split. targets_N: (rows,) int64, one row or more; probs_NC: (rows, num_labels)."""
+@dataclass(frozen=True)
+class LabelErrors:
+    """How often a label was not given to texts that have it, and given to texts that have it not.
+
+    missed_share: of the texts that have it, None where none has. added_share: of those it was given to, likewise.
+    """
+
+    label: str
+    missed: int
+    missed_share: float | None
+    added: int
+    added_share: float | None
+
+
+def measure(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> AnyMetrics:
+    """All metrics of a split of one row or more. targets: as of the label set; probs_NC: (rows, num_labels)."""
+    return _measure_multi(targets, probs_NC, label_set) if label_set.multi else _measure(targets, probs_NC, label_set)
+
+
+def _measure(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> Metrics:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     decided_N = label_set.decide(probs_NC)
@@ -98,12 +183,45 @@ def measure(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) ->
     )
 
 
-def measure_labels(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> tuple[LabelMetrics, ...]:
+def _measure_multi(targets_NC: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> MultiLabelMetrics:
+    from sklearn import metrics
+
+    decided_NC = label_set.decide(probs_NC)
+    support_C = label_set.counts(targets_NC)
+    present_C = support_C > 0
+    of_label = _precision_recall_f1(targets_NC, decided_NC, len(label_set))
+    macro = [float(values_C[present_C].mean()) if present_C.any() else 0.0 for values_C in of_label]
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        targets_NC, decided_NC, average="micro", zero_division=0.0
+    )
+    of_target_NC = np.where(targets_NC, probs_NC, 1 - probs_NC).astype(np.float64)
+    return MultiLabelMetrics(
+        rows=len(targets_NC),
+        labels_per_text=float(support_C.sum() / len(targets_NC)),
+        predicted_per_text=float(decided_NC.sum() / len(targets_NC)),
+        loss=float(-np.log(np.maximum(of_target_NC, np.finfo(np.float32).tiny)).mean()),
+        micro_precision=float(precision),
+        micro_recall=float(recall),
+        micro_f1=float(f1),
+        macro_precision=macro[0],
+        macro_recall=macro[1],
+        macro_f1=macro[2],
+        weighted_f1=float(np.average(of_label[2], weights=support_C)) if present_C.any() else 0.0,
+        samples_f1=float(metrics.f1_score(targets_NC, decided_NC, average="samples", zero_division=1.0)),
+        subset_accuracy=float((decided_NC == targets_NC).all(axis=1).mean()),
+        hamming_loss=float((decided_NC != targets_NC).mean()),
+        lrap=float(metrics.label_ranking_average_precision_score(targets_NC, probs_NC)),
+        ranking_loss=float(metrics.label_ranking_loss(targets_NC, probs_NC)),
+        coverage_error=float(metrics.coverage_error(targets_NC, probs_NC)),
+        absent_labels=tuple(name for name, present in zip(label_set.names, present_C, strict=True) if not present),
+    )
+
+
+def measure_labels(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> tuple[LabelMetrics, ...]:
     """One row per label, in the order of the label set."""
-    decided_N = label_set.decide(probs_NC)
-    precision_C, recall_C, f1_C = _precision_recall_f1(targets_N, decided_N, len(label_set))
-    support_C = np.bincount(targets_N, minlength=len(label_set))
-    predicted_C = np.bincount(decided_N, minlength=len(label_set))
+    decided = label_set.decide(probs_NC)
+    precision_C, recall_C, f1_C = _precision_recall_f1(targets, decided, len(label_set))
+    support_C, predicted_C = label_set.counts(targets), label_set.counts(decided)
     return tuple(
         LabelMetrics(
             label=name,
@@ -117,8 +235,32 @@ def measure_labels(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: Label
     )
 
 
-def confusions(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> tuple[Confusion, ...]:
-    """Every pair of labels that was confused, most often first."""
+def label_errors(targets_NC: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> tuple[LabelErrors, ...] | None:
+    """Of a multi-label set, the labels that were missed or wrongly added, the most often wrong first; else None."""
+    if not label_set.multi:
+        return None
+    decided_NC = label_set.decide(probs_NC)
+    support_C, predicted_C = label_set.counts(targets_NC), label_set.counts(decided_NC)
+    right_C = label_set.counts(targets_NC & decided_NC)
+    missed_C, added_C = support_C - right_C, predicted_C - right_C
+    order = np.argsort(-(missed_C + added_C), kind="stable")
+    return tuple(
+        LabelErrors(
+            label_set.names[label],
+            int(missed_C[label]),
+            float(missed_C[label] / support_C[label]) if support_C[label] else None,
+            int(added_C[label]),
+            float(added_C[label] / predicted_C[label]) if predicted_C[label] else None,
+        )
+        for label in order.tolist()
+        if missed_C[label] + added_C[label]
+    )
+
+
+def confusions(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> tuple[Confusion, ...] | None:
+    """Every pair of labels that was confused, most often first; None of a multi-label set."""
+    if label_set.multi:
+        return None
     from sklearn.metrics import confusion_matrix
 
     ids = np.arange(len(label_set))
@@ -146,10 +288,10 @@ def _mcc(targets_N: np.ndarray, decided_N: np.ndarray) -> float:
         return float(matthews_corrcoef(targets_N, decided_N))
 
 
-def _precision_recall_f1(targets_N: np.ndarray, decided_N: np.ndarray, labels: int) -> tuple[np.ndarray, ...]:
+def _precision_recall_f1(targets: np.ndarray, decided: np.ndarray, labels: int) -> tuple[np.ndarray, ...]:
     from sklearn.metrics import precision_recall_fscore_support
 
     scores: tuple[np.ndarray, ...] = precision_recall_fscore_support(
-        targets_N, decided_N, labels=np.arange(labels), zero_division=0.0
+        targets, decided, labels=np.arange(labels), zero_division=0.0
     )
     return scores[:3]

@@ -11,13 +11,23 @@ from typing import Any
 from textclf import __version__
 from textclf.artifact import folder
 from textclf.artifact.screening import last_part
-from textclf.labels import LabelSet
+from textclf.labels import HALF, LabelSet
+from textclf.metrics import LOWER_IS_BETTER
 
 _METRICS = {
     # ours: (in words, the Hub's type)
     "accuracy": ("accuracy", "accuracy"),
     "macro_f1": ("macro F1", "f1"),
+    "micro_f1": ("micro F1", "f1"),
+    "samples_f1": ("samples F1", "f1"),
     "weighted_f1": ("weighted F1", "f1"),
+    "micro_precision": ("micro precision", "precision"),
+    "micro_recall": ("micro recall", "recall"),
+    "subset_accuracy": ("subset accuracy (all labels of a text right)", "accuracy"),
+    "hamming_loss": ("Hamming loss", "hamming_loss"),
+    "lrap": ("label ranking average precision", "lrap"),
+    "ranking_loss": ("ranking loss", "ranking_loss"),
+    "coverage_error": ("coverage error (labels)", "coverage_error"),
     "mcc": ("Matthews correlation", "matthews_correlation"),
     "macro_precision": ("macro precision", "precision"),
     "macro_recall": ("macro recall", "recall"),
@@ -53,7 +63,7 @@ def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
         f"# {_md(title)}",
         _what(artifact.label_set, base, dataset, facts),
         _labels(artifact.label_set, facts),
-        _use(repo_id, artifact.config),
+        _use(repo_id, artifact),
         _results(facts),
         _training(facts, base, dataset),
         _limits(artifact, facts),
@@ -74,7 +84,7 @@ def _front_matter(facts: folder.Facts, title: str) -> str:
     scores = {
         name: value
         for name, value in _numbers(facts.metrics.get(split, {})).items()
-        if name in _METRICS and name != "loss"
+        if name in _METRICS and name not in LOWER_IS_BETTER
     }
     if scores:
         meta["metrics"] = sorted({_METRICS[name][1] for name in scores})
@@ -97,7 +107,11 @@ def _front_matter(facts: folder.Facts, title: str) -> str:
 
 def _what(label_set: LabelSet, base: str, dataset: str, facts: folder.Facts) -> str:
     count = len(label_set)
-    which = " or ".join(f"**{_md(name)}**" for name in label_set.names) if count == 2 else f"one of {count} labels"
+    if label_set.multi:
+        says = f"which of {count} labels fit it: none, one or several"
+    else:
+        which = " or ".join(f"**{_md(name)}**" for name in label_set.names) if count == 2 else f"one of {count} labels"
+        says = f"which label fits it best: {which}"
     made = f"It is {_link(base, facts.base_model, facts.base_revision)} fine-tuned" if base else "It was fine-tuned"
     rows = facts.splits.get("train")
     on = f" on {_number(rows)} texts" if rows else ""
@@ -109,20 +123,41 @@ def _what(label_set: LabelSet, base: str, dataset: str, facts: folder.Facts) -> 
         else ""
     )
     by = f" with textclf {facts.environment.get('textclf', __version__)}" if facts.environment else ""
-    return f"This model reads a text and says which label fits it best: {which}. {made}{on}{of}{by}."
+    return f"This model reads a text and says {says}. {made}{on}{of}{by}."
 
 
 def _labels(label_set: LabelSet, facts: folder.Facts) -> str:
     counted = bool(facts.label_counts)
     rows = [[_md(name)] + ([_number(facts.label_counts.get(name, 0))] if counted else []) for name in label_set.names]
-    table = _table(["label", *(["rows in train"] if counted else [])], rows)
+    heads = ["label", *(["rows in train"] if counted else [])]
+    if label_set.thresholds is not None and len(set(label_set.thresholds)) > 1:
+        heads.append("given from")
+        rows = [[*row, f"{threshold:g}"] for row, threshold in zip(rows, label_set.thresholds, strict=True)]
+    table = _table(heads, rows)
     if len(label_set) > 12:
         table = f"<details>\n<summary>All {len(label_set)} labels</summary>\n\n{table}\n\n</details>"
-    return f"## Labels\n\n{table}"
+    return f"## Labels\n\n{_rule(label_set)}{table}"
 
 
-def _use(repo_id: str | None, config: dict[str, Any]) -> str:
-    name = repo_id or "path/to/this/folder"
+def _rule(label_set: LabelSet) -> str:
+    """From which probability on a label is given, in words; nothing where a text has one label."""
+    if not label_set.multi:
+        return ""
+    thresholds = set(label_set.thresholds or (HALF,))
+    floor = f"{min(thresholds):g}" if len(thresholds) == 1 else "the one in the table, chosen on validation texts"
+    return f"A text is given every label whose probability (sigmoid) reaches a threshold: {floor}.\n\n"
+
+
+def _use(repo_id: str | None, artifact: folder.Artifact) -> str:
+    name, config, multi = repo_id or "path/to/this/folder", artifact.config, artifact.label_set.multi
+    answer = "its labels" if multi else "one label"
+    every = ', top_k=None, function_to_apply="sigmoid"' if multi else ""
+    kept = (
+        " It gives the probability of every label; keep those that reach their threshold"
+        f" (`thresholds` in `{folder.TEXTCLF}`, 0.5 where it has none)."
+        if multi
+        else ""
+    )
     own_code = config.get("model_type") == "textclf"
     trust = ", trust_remote_code=True" if own_code else ""
     why = (
@@ -132,20 +167,20 @@ def _use(repo_id: str | None, config: dict[str, Any]) -> str:
     )
     return f"""## How to use it
 
-On the command line, one text per line in, one label per line out:
+On the command line, one text per line in, {answer} per line out:
 
 ```bash
 pipx install textclf
 textclf predict {name} texts.txt
 ```
 
-With transformers alone. `truncation=True` is needed: without it a long text is an error{why}.
+With transformers alone. `truncation=True` is needed: without it a long text is an error{why}.{kept}
 
 ```python
 from transformers import pipeline
 
 classify = pipeline("text-classification", model="{name}"{trust})
-classify(["a text", "another text"], truncation=True)
+classify(["a text", "another text"], truncation=True{every})
 ```
 
 From Python with textclf:
@@ -219,7 +254,12 @@ def _config(config: dict[str, Any]) -> str:
 def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
     names, counts = artifact.label_set.names, facts.label_counts
     limits = [
-        f"It knows its {len(names)} labels only: a text that fits none still gets one, maybe with a high score.",
+        f"It knows its {len(names)} labels only: "
+        + (
+            "a text about something else should get none, and may get one."
+            if artifact.label_set.multi
+            else "a text that fits none still gets one, maybe with a high score."
+        ),
         "Its scores are not calibrated: 0.9 does not mean right nine times in ten.",
         f"It reads the first {_number(facts.max_length)} tokens of a text; the rest is cut off unseen.",
         "The languages it can read are not recorded. Expect those of its training texts, at most.",

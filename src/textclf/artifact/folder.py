@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ class Facts:
     dataset: what the user calls it; dataset_id: the Hub id behind it, None for files of one's own.
     metrics: split name -> metric name -> value, of the model in this folder.
     label_counts: label name -> rows in train.
+    thresholds: probability from which each label is given, in the order of the labels, where a text may have several;
+        None: 0.5 for all, or one label a text.
     splits: split name -> rows.
     config: the resolved RunConfig as nested values; paths in it are reduced to their last part.
     environment: textclf, python, torch, transformers versions and the kind of device.
@@ -69,6 +72,7 @@ class Facts:
     fingerprint: str | None = None
     splits: dict[str, int] = field(default_factory=dict)
     label_counts: dict[str, int] = field(default_factory=dict)
+    thresholds: Sequence[float] | None = None
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
@@ -123,7 +127,8 @@ def read(folder: Path) -> Artifact:
         )
     path = folder / TEXTCLF
     facts = facts_of(_json(path), where=str(path)) if path.exists() else None
-    return Artifact(folder, LabelSet.from_config(config, where=str(folder)), config, facts)
+    thresholds = facts.thresholds if facts is not None else None
+    return Artifact(folder, LabelSet.from_config(config, where=str(folder), thresholds=thresholds), config, facts)
 
 
 def write_facts(folder: Path, facts: Facts) -> None:

@@ -27,6 +27,8 @@ EXTENSIONS = {
 
 # What a spreadsheet takes for the start of a formula (OWASP), the full-width forms included.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0", "＝", "＋", "－", "＠")
+BETWEEN = "|"
+"""Stands between the labels of one text."""
 _TABLE_TEXT = 2000
 """Characters of a text that a table looks at; a terminal is narrower."""
 
@@ -39,6 +41,7 @@ class Layout:
     pairs: labels per answer, or None for the one best label.
     threshold: an answer with a lower score has no label.
     model: how the json document names the model.
+    several: an answer is any number of labels; the threshold has been applied already.
     """
 
     format: str
@@ -46,6 +49,7 @@ class Layout:
     pairs: int | None = None
     threshold: float | None = None
     model: str = ""
+    several: bool = False
 
     def scores(self, prediction: Prediction) -> list[tuple[str | None, float]]:
         """Labels and scores, None in place of a label below the threshold."""
@@ -74,13 +78,16 @@ def _csv(prediction: Prediction, layout: Layout) -> str:
 
 def _cells(prediction: Prediction, layout: Layout, field: Callable[[str], str]) -> list[str]:
     scores = layout.scores(prediction)
+    if layout.several and layout.pairs is None:
+        names = BETWEEN.join(field(label or "").replace(BETWEEN, r"\x7c") for label, _ in scores)
+        return [names, BETWEEN.join(f"{score:.6g}" for _, score in scores), field(prediction.text)]
     pairs = [cell for label, score in scores for cell in (field(label or ""), f"{score:.6g}")]
     return [*pairs, field(prediction.text)]
 
 
 def _csv_header(layout: Layout) -> str:
     if layout.pairs is None:
-        return _csv_record(["label", "score", "text"])
+        return _csv_record(["labels", "scores", "text"] if layout.several else ["label", "score", "text"])
     count = min(layout.pairs, len(layout.labels))
     return _csv_record([f"{name}_{rank}" for rank in range(1, count + 1) for name in ("label", "score")] + ["text"])
 
@@ -101,6 +108,9 @@ def _jsonl(prediction: Prediction, layout: Layout) -> str:
 
 def _object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
     # Eight digits are all that a float32 has to say.
+    if layout.several:
+        scores_of = {label: float(f"{score:.8g}") for label, score in prediction.scores}
+        return {"text": prediction.text, "labels": list(prediction.labels), "scores": scores_of}
     scores = [{"label": label, "score": float(f"{score:.8g}")} for label, score in layout.scores(prediction)]
     if layout.pairs is None:
         return {"text": prediction.text, **scores[0]}
@@ -142,6 +152,8 @@ def _table(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[
             name, style = ("-", "dim") if label is None else (names[label], "bold")
             yield row(name, f"{score:.3f}", text, style)
             text = ""  # once per text, beside its best label
+        if not prediction.scores:
+            yield row("-", "", text, "dim")
 
     chunks = ("".join(line for prediction in window for line in rows(prediction)) for window in windows)
     return _after(row("label", "score", "text", "dim"), chunks, even_alone=False)

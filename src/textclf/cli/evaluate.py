@@ -8,7 +8,16 @@ import typer
 
 from textclf.cli import terminal
 from textclf.cli.command import register
-from textclf.cli.options import ColumnsOpt, DeviceOpt, LabelColumnOpt, RuntimeOpt, TextColumnOpt, names
+from textclf.cli.options import (
+    ColumnsOpt,
+    DeviceOpt,
+    LabelColumnOpt,
+    LabelColumnsOpt,
+    LabelDelimiterOpt,
+    RuntimeOpt,
+    TextColumnOpt,
+    names,
+)
 
 
 def evaluate(
@@ -25,6 +34,8 @@ def evaluate(
     ] = None,
     text_column: TextColumnOpt = None,
     label_column: LabelColumnOpt = None,
+    label_delimiter: LabelDelimiterOpt = None,
+    label_columns: LabelColumnsOpt = None,
     columns: ColumnsOpt = None,
     fail_under: Annotated[
         list[str] | None,
@@ -51,6 +62,8 @@ def evaluate(
             split=split,
             text_column=text_column,
             label_column=label_column,
+            label_delimiter=label_delimiter,
+            label_columns=names(label_columns),
             columns=names(columns),
             device=device or "auto",
             runtime=runtime or "auto",

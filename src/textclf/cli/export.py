@@ -23,6 +23,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Keep an int8 graph that changes many answers.")] = False,
 ) -> None:
     """Write the ONNX graph of a model, from which predict starts sooner."""
+    from textclf.cli.render import SHOWN_METRICS
     from textclf.evaluation.exporting import export as run
 
     exported = run(model, int8=int8, dataset=dataset, split=split, force=force)
@@ -33,11 +34,14 @@ def export(
         terminal.say(f"{kind} graph of {exported.model}: {'written' if kind in exported.written else 'was there'}")
     facts = exported.graphs.get("int8") if int8 else None
     if facts:
+        measured = [
+            f"{SHOWN_METRICS[name]} {facts[name]['int8']:.4f} (fp32 {facts[name]['fp32']:.4f})"
+            for name in SHOWN_METRICS
+            if name in facts
+        ]
         terminal.say(
             f"int8 ({facts['level']}) on {facts['rows']:,} texts of {facts['split']} of {facts['dataset']}: "
-            f"{facts['agreement']:.2%} the same label as fp32, "
-            f"accuracy {facts['accuracy']['int8']:.4f} (fp32 {facts['accuracy']['fp32']:.4f}), "
-            f"macro-F1 {facts['macro_f1']['int8']:.4f} ({facts['macro_f1']['fp32']:.4f})"
+            f"{facts['agreement']:.2%} the same answer as fp32, {', '.join(measured)}"
         )
         terminal.say(f"use it:  textclf predict {exported.model} --runtime int8")
 

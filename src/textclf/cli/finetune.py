@@ -10,12 +10,16 @@ import typer
 from textclf.cli import terminal
 from textclf.cli.command import register
 from textclf.cli.options import (
+    BalanceOpt,
     ColumnsOpt,
     DatasetOpt,
     DeviceOpt,
     LabelColumnOpt,
+    LabelColumnsOpt,
+    LabelDelimiterOpt,
     MaxRowsOpt,
     MinLabelCountOpt,
+    OtherLabelOpt,
     TestSizeOpt,
     TextColumnOpt,
     ValidationSizeOpt,
@@ -49,10 +53,14 @@ def finetune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a run would take: steps, time, memory.")] = False,
     text_column: TextColumnOpt = None,
     label_column: LabelColumnOpt = None,
+    label_delimiter: LabelDelimiterOpt = None,
+    label_columns: LabelColumnsOpt = None,
     columns: ColumnsOpt = None,
     validation_size: ValidationSizeOpt = None,
     test_size: TestSizeOpt = None,
     min_label_count: MinLabelCountOpt = None,
+    other_label: OtherLabelOpt = None,
+    balance: BalanceOpt = None,
     max_rows: MaxRowsOpt = None,
     head: Annotated[
         str | None,
@@ -92,7 +100,8 @@ def finetune(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="Picks the best checkpoint: accuracy, macro_f1, weighted_f1, mcc or loss.",
+            help="Picks the best checkpoint: accuracy, macro_f1, mcc, micro_f1, loss, ...  Default: accuracy, or "
+            "micro_f1 with several labels a text.",
             show_default=False,
             rich_help_panel=_LEARNING,
         ),
@@ -141,8 +150,10 @@ def finetune(
         raise UsageError("--fast does not fine-tune, so --epochs says nothing", hint="give one of the two")
     flags = {
         "name": model, "dataset": dataset, "text_column": text_column, "label_column": label_column,
-        "columns": names(columns), "validation_size": validation_size, "test_size": test_size,
-        "min_label_count": min_label_count, "max_rows": max_rows, "head": head, "epochs": 0.0 if fast else epochs,
+        "label_delimiter": label_delimiter, "label_columns": names(label_columns), "columns": names(columns),
+        "validation_size": validation_size, "test_size": test_size, "min_label_count": min_label_count,
+        "other_label": other_label, "balance": balance, "max_rows": max_rows, "head": head,
+        "epochs": 0.0 if fast else epochs,
         "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
         "class_weights": class_weights, "metric": metric, "patience": patience, "seed": seed,
         "max_minutes": max_minutes, "max_length": max_length, "micro_batch_size": micro_batch_size,

@@ -27,6 +27,20 @@ LabelColumnOpt = Annotated[
         "--label-column", metavar="NAME", rich_help_panel=_PANEL, help="Column of the labels. Else found by name."
     ),
 ]
+LabelDelimiterOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--label-delimiter", metavar="TEXT", rich_help_panel=_PANEL,
+        help="A row has any number of labels, with this between them, as | in late|broken.",
+    ),
+]  # fmt: skip
+LabelColumnsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--label-columns", metavar="A,B,...", rich_help_panel=_PANEL,
+        help="A row has any number of labels: columns of 0 and 1, one for each label.",
+    ),
+]  # fmt: skip
 ColumnsOpt = Annotated[
     str | None,
     typer.Option(
@@ -54,6 +68,20 @@ MinLabelCountOpt = Annotated[
         "--min-label-count", metavar="N", rich_help_panel=_PANEL, help="Drop labels with fewer rows than this in train."
     ),
 ]
+OtherLabelOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--other-label", metavar="NAME", rich_help_panel=_PANEL,
+        help="Gather labels rarer than --min-label-count under this name instead.",
+    ),
+]  # fmt: skip
+BalanceOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--balance", metavar="N|min", rich_help_panel=_PANEL,
+        help="Keep at most N rows of each label in train, at random; min: as many as the rarest has.",
+    ),
+]  # fmt: skip
 MaxRowsOpt = Annotated[
     int | None,
     typer.Option(

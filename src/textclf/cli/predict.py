@@ -46,7 +46,7 @@ def predict(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="SCORE", help="Below it an answer has no label.", show_default=False),
+        typer.Option(min=0, max=1, metavar="SCORE", help="Below it a label is not given.", show_default=False),
     ] = None,
     output: Annotated[
         str | None,
@@ -83,6 +83,12 @@ def predict(
 
     Where the score is below --threshold, the label is empty (null in json)
     and the score stays.
+
+    A model that gives a text any number of labels, none included, writes them
+    and their scores with | between them in tsv and csv (\x7c is a | in a name),
+    and in json {"text", "labels": [...], "scores": {label: score}}. A label is
+    given from the model's own threshold on, or from --threshold. --top-k gives
+    the N best scores whatever the threshold; `labels` in json stays the answer.
     """
     device = device or "auto"
     _check_device(device)
@@ -102,13 +108,14 @@ def predict(
     if reading.STDIN in paths and stdin is not None and stdin.isatty():
         terminal.say("reading texts from the terminal, one per line; Ctrl-D ends")
     count = _Count()
-    predictions = count.counted(predictor.window_predictions(windows, top_k=top_k or 1))
+    predictions = count.counted(predictor.window_predictions(windows, top_k=top_k, threshold=threshold))
     layout = answers.Layout(
         format=wanted,
         labels=list(predictor.classes_),
         pairs=top_k,
         threshold=threshold,
         model=predictor.name,
+        several=predictor.artifact.label_set.multi,
     )
     encoding = sys.stdout.encoding if wanted == "table" and destination is None and sys.stdout is not None else "utf-8"
     with _writer(destination) as write:

@@ -10,11 +10,15 @@ import typer
 from textclf.cli import terminal
 from textclf.cli.command import register
 from textclf.cli.options import (
+    BalanceOpt,
     ColumnsOpt,
     DatasetOpt,
     LabelColumnOpt,
+    LabelColumnsOpt,
+    LabelDelimiterOpt,
     MaxRowsOpt,
     MinLabelCountOpt,
+    OtherLabelOpt,
     TestSizeOpt,
     TextColumnOpt,
     ValidationSizeOpt,
@@ -49,10 +53,14 @@ def prepare(
     dataset: DatasetOpt = None,
     text_column: TextColumnOpt = None,
     label_column: LabelColumnOpt = None,
+    label_delimiter: LabelDelimiterOpt = None,
+    label_columns: LabelColumnsOpt = None,
     columns: ColumnsOpt = None,
     validation_size: ValidationSizeOpt = None,
     test_size: TestSizeOpt = None,
     min_label_count: MinLabelCountOpt = None,
+    other_label: OtherLabelOpt = None,
+    balance: BalanceOpt = None,
     max_rows: MaxRowsOpt = None,
     model: ModelOpt = None,
 ) -> None:
@@ -61,8 +69,9 @@ def prepare(
     from textclf.data.preparation import prepare as run
 
     options = given(
-        dataset=dataset, text_column=text_column, label_column=label_column, columns=columns,
-        validation_size=validation_size, test_size=test_size, min_label_count=min_label_count, max_rows=max_rows,
+        dataset=dataset, text_column=text_column, label_column=label_column, label_delimiter=label_delimiter,
+        label_columns=label_columns, columns=columns, validation_size=validation_size, test_size=test_size,
+        min_label_count=min_label_count, other_label=other_label, balance=balance, max_rows=max_rows,
     )  # fmt: skip
     prepared = run(config.build({"data": options}, where="prepare").data)
     lengths = _lengths(prepared, model) if model else None
@@ -72,7 +81,7 @@ def prepare(
     _say_notes(prepared)
     console = terminal.out()
     console.print(_table(prepared))
-    for line in (*_label_lines(prepared), *_length_lines(lengths)):
+    for line in (*_several_lines(prepared), *_label_lines(prepared), *_length_lines(lengths)):
         console.print(line)
     terminal.say(f"\nkept in {prepared.folder}" + (" (prepared earlier)" if prepared.from_cache else ""))
     terminal.say(f"next:  {_next_command(options, model)}")
@@ -102,13 +111,24 @@ def _document(prepared: Prepared, lengths: np.ndarray | None) -> dict[str, Any]:
         "text_column": prepared.text_column,
         "label_column": prepared.label_column,
         "labels": list(prepared.label_set.names),
+        "kind": prepared.label_set.kind,
         "splits": prepared.splits,
+        "labels_per_row": _labels_per_row(prepared),
         "label_counts": prepared.label_counts,
         "dropped": [dataclasses.asdict(dropped) for dropped in prepared.dropped],
         "findings": [dataclasses.asdict(finding) for finding in prepared.findings],
         "steps": list(prepared.steps),
         "token_lengths": None if lengths is None else dataclasses.asdict(token_lengths(lengths)),
     }
+
+
+def _labels_per_row(prepared: Prepared) -> dict[str, Any] | None:
+    import dataclasses
+
+    from textclf.data.quality import labels_per_row
+
+    found = {split: labels_per_row(prepared.rows(split)) for split in prepared.splits}
+    return {split: dataclasses.asdict(one) for split, one in found.items() if one is not None} or None
 
 
 def _say_notes(prepared: Prepared) -> None:
@@ -136,7 +156,7 @@ def _table(prepared: Prepared) -> Table:
     for heading in ("rows", "labels", "fewest\na label", "median\na label", "most\na label", "largest\nshare"):
         table.add_column(heading, justify="right")
     for split, counts in prepared.label_counts.items():
-        state = balance(counts)
+        state = balance(counts, prepared.splits[split])
         numbers = (state.rows, state.labels, state.smallest, state.median, state.largest)
         table.add_row(split, *(f"{number:,.10g}" for number in numbers), f"{state.majority_share:.1%}")
     return table
@@ -149,6 +169,18 @@ def _label_lines(prepared: Prepared) -> list[Text]:
         return [_label_line("labels in train", ordered)]
     rarest = sorted(ordered[-_FEW:], key=lambda item: item[1])
     return [_label_line("most frequent in train", ordered[:_FEW]), _label_line("rarest in train", rarest)]
+
+
+def _several_lines(prepared: Prepared) -> list[Text]:
+    from rich.text import Text
+
+    lines = []
+    for split, one in (_labels_per_row(prepared) or {}).items():
+        none = f"{one['none']:,} rows ({one['none'] / prepared.splits[split]:.1%}) without any"
+        lines.append(
+            Text.assemble((f"labels a row in {split}: ", "bold"), f"{one['mean']:.2f}, at most {one['max']}; {none}")
+        )
+    return lines
 
 
 def _label_line(heading: str, counts: list[tuple[str, int]]) -> Text:

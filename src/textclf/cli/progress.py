@@ -57,12 +57,14 @@ class TrainingDisplay:
                 )
                 self._bar("train", event.step, event.steps, facts)
             case Evaluated():
+                from textclf.cli.render import SHOWN_METRICS
+
                 best = "  best so far" if event.best else ""
                 metrics = event.metrics
+                headline = "  ".join(f"{SHOWN_METRICS[name]} {getattr(metrics, name):.4f}" for name in metrics.HEADLINE)
                 self._line(
                     f"step {event.step}/{event.steps}  epoch {event.epoch:.1f}  train loss {event.loss:.3f}"
-                    f"  validation: loss {metrics.loss:.3f}  accuracy {metrics.accuracy:.4f}"
-                    f"  macro-F1 {metrics.macro_f1:.4f}{best}"
+                    f"  validation: loss {metrics.loss:.3f}  {headline}{best}"
                 )
 
     def _line(self, message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from textclf.cli import terminal
@@ -12,20 +12,32 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from textclf.evaluation.evaluation import EvalReport
+    from textclf.metrics import LabelErrors
     from textclf.training.estimate import Estimate
 
 SHOWN_METRICS = {
     "accuracy": "accuracy",
+    "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
+    "samples_f1": "samples F1",
     "weighted_f1": "weighted F1",
+    "micro_precision": "micro precision",
+    "micro_recall": "micro recall",
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
     "weighted_precision": "weighted precision",
     "weighted_recall": "weighted recall",
     "mcc": "MCC",
+    "subset_accuracy": "subset accuracy",
+    "hamming_loss": "Hamming loss",
+    "lrap": "ranking average precision",
+    "ranking_loss": "ranking loss",
+    "coverage_error": "coverage error",
     "loss": "loss",
     "roc_auc": "ROC-AUC",
     "average_precision": "average precision",
+    "labels_per_text": "labels a text",
+    "predicted_per_text": "labels given a text",
 }
 """Metrics in the order of their interest, and what they are called."""
 
@@ -60,6 +72,8 @@ def show_report(report: EvalReport) -> None:
         for pair in report.confusions[:10]:
             pairs.add_row(foreign(pair.target), foreign(pair.predicted), f"{pair.count:,}", f"{pair.share:.1%}")
         console.print(pairs)
+    if report.label_errors:
+        _show_label_errors(report.label_errors)
     absent = report.metrics.absent_labels
     if absent:
         total = len(report.per_label)
@@ -72,6 +86,21 @@ def show_report(report: EvalReport) -> None:
         terminal.say(
             f"{report.truncated:,} of {report.metrics.rows:,} texts are longer than the model reads and lost their end"
         )
+
+
+def _show_label_errors(errors: Sequence[LabelErrors]) -> None:
+    missed = sorted((one for one in errors if one.missed), key=lambda one: -one.missed)[:10]
+    added = sorted((one for one in errors if one.added), key=lambda one: -one.added)[:10]
+    if missed:
+        table = new_table("label", "missed in", "share of its texts", caption="most missed labels")
+        for one in missed:
+            table.add_row(foreign(one.label), f"{one.missed:,}", f"{one.missed_share or 0:.1%}")
+        terminal.out().print(table)
+    if added:
+        table = new_table("label", "wrongly added to", "share of its answers", caption="most wrongly added labels")
+        for one in added:
+            table.add_row(foreign(one.label), f"{one.added:,}", f"{one.added_share or 0:.1%}")
+        terminal.out().print(table)
 
 
 def show_estimate(estimate: Estimate) -> None:

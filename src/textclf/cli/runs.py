@@ -177,7 +177,7 @@ def _result(run: Run) -> str:
     wanted = ((run.document.get("request") or {}).get("train") or {}).get("metric")
     for split in ("test", "validation"):
         values = run.metrics.get(split) or {}
-        for name in (str(wanted), "accuracy"):
+        for name in (str(wanted), "accuracy", "micro_f1"):
             value = values.get(name)
             if name in SHOWN_METRICS and isinstance(value, (int, float)):
                 return f"{split} {SHOWN_METRICS[name]} {value:.4f}"

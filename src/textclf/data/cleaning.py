@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from textclf.data.rows import Rows, codes
+from textclf.data.label_lists import LISTS
+from textclf.data.rows import Rows, codes, label_names
 from textclf.errors import DataError
 
 
@@ -24,8 +26,37 @@ def drop_empty(rows: Rows) -> Rows:
 
 
 def drop_labels(rows: Rows, names: Collection[str]) -> Rows:
-    """The rows whose label is none of these."""
-    return rows.keep(~_mask(pc.is_in(rows.table.column("label"), value_set=pa.array(sorted(names), pa.large_string()))))
+    """The rows without these labels: those of a single label are left out with it, of several the others stay.
+
+    A row that loses all its labels is left out: it would teach that its text has none.
+    """
+    if rows.kind == "single":
+        unwanted = pc.is_in(rows.table.column("label"), value_set=pa.array(sorted(names), pa.large_string()))
+        return rows.keep(~_mask(unwanted))
+    before = rows.labels
+    after = [label and tuple(name for name in label if name not in names) for label in before]
+    kept = [bool(label) or not had for label, had in zip(after, before, strict=True)]
+    return _with_labels(rows, pa.array(after, LISTS)).keep(np.array(kept, dtype=bool))
+
+
+def gather_labels(rows: Rows, names: Collection[str], under: str) -> Rows:
+    """All rows, these labels replaced by the one label `under`."""
+    if rows.kind == "multi":
+        renamed = [label and dict.fromkeys(under if name in names else name for name in label) for label in rows.labels]
+        return _with_labels(rows, pa.array([None if one is None else list(one) for one in renamed], LISTS))
+    column = rows.table.column("label")
+    chosen = pc.is_in(column, value_set=pa.array(sorted(names), pa.large_string()))
+    return _with_labels(rows, pc.if_else(chosen, pa.scalar(under, pa.large_string()), column))
+
+
+def cap_labels(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
+    """At most `most` rows of each label, drawn at random, in their old order. Rows of one label each."""
+    (labels_N,) = codes([rows], "label")
+    shuffled = rng.permutation(len(rows))
+    by_label = shuffled[np.argsort(labels_N[shuffled], kind="stable")]
+    counts_C = np.bincount(labels_N)
+    place_N = np.arange(len(rows)) - np.repeat(np.cumsum(counts_C) - counts_C, counts_C)
+    return rows.take(np.sort(by_label[place_N < most]))
 
 
 def fill_empty(rows: Rows) -> Rows:
@@ -42,8 +73,8 @@ def empty(rows: Rows) -> np.ndarray:
 
 
 def label_counts(rows: Rows) -> Counter[str]:
-    """How many rows each label has. Every row has a label."""
-    counted = pc.value_counts(rows.table.column("label").combine_chunks())
+    """How many rows each label has. No row's label is null."""
+    counted = pc.value_counts(label_names(rows.table.column("label")).combine_chunks())
     return Counter(dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)))
 
 
@@ -66,9 +97,11 @@ def cut(rows: Rows, wanted: int, rng: np.random.Generator, *, split: str) -> tup
 
     Stratified: labels share in the cut as they do in the whole. Rows with the same text stay
     together, and texts that stand under several labels stay behind, as does at least one text of
-    every label; so the cut may fall a little short where texts repeat. Raises DataError when there
-    are too few rows.
+    every label; so the cut may fall a little short where texts repeat. Rows of several labels are drawn
+    at random, a text of every label staying behind. Raises DataError when there are too few rows.
     """
+    if rows.kind == "multi":
+        return _cut_at_random(rows, wanted, rng, split=split)
     (texts_N,), (labels_N,) = codes([rows], "text"), codes([rows], "label")
     label_of_G, size_G = _groups(texts_N, labels_N)
     room_C = _room(label_of_G, size_G, num_labels=int(labels_N.max(initial=-1)) + 1)
@@ -84,6 +117,27 @@ def cut(rows: Rows, wanted: int, rng: np.random.Generator, *, split: str) -> tup
     cut_N = cut_G[texts_N]
     if not cut_N.any():
         raise _too_few(rows, wanted, 0, split)
+    return rows.keep(~cut_N), rows.keep(cut_N)
+
+
+def _cut_at_random(rows: Rows, wanted: int, rng: np.random.Generator, *, split: str) -> tuple[Rows, Rows]:
+    (texts_N,) = codes([rows], "text")
+    labels_of_G: list[set[str]] = [set() for _ in range(int(texts_N.max(initial=-1)) + 1)]
+    for text, names in zip(texts_N.tolist(), rows.labels, strict=True):
+        labels_of_G[text].update(names or ())
+    size_G = np.bincount(texts_N, minlength=len(labels_of_G))
+    left = Counter(name for names in labels_of_G for name in names)
+    cut_G = np.zeros(len(size_G), dtype=bool)
+    filled = 0
+    for text in rng.permutation(len(size_G)).tolist():
+        names = labels_of_G[text]
+        if filled + size_G[text] <= wanted and all(left[name] > 1 for name in names):
+            cut_G[text] = True
+            left.subtract(names)
+            filled += int(size_G[text])
+    if filled == 0 or (filled < wanted and size_G.max() == 1):
+        raise _too_few(rows, wanted, filled, split)
+    cut_N = cut_G[texts_N]
     return rows.keep(~cut_N), rows.keep(cut_N)
 
 
@@ -140,6 +194,11 @@ def _too_few(rows: Rows, wanted: int, room: int, split: str) -> DataError:
         f"too few rows to cut a {split} split of {wanted:,}: of the {len(rows):,} rows of train {room:,} can be spared",
         hint=f"ask for fewer with {flag} (a share such as 0.1, or a number of rows), or add rows{cut_off}",
     )
+
+
+def _with_labels(rows: Rows, labels: pa.Array | pa.ChunkedArray) -> Rows:
+    table = rows.table
+    return replace(rows, table=table.set_column(table.schema.get_field_index("label"), "label", labels))
 
 
 def _mask(values: pa.ChunkedArray) -> np.ndarray:

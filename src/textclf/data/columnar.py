@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyarrow as pa
 
@@ -85,16 +86,27 @@ def _open_arrow(file: DataFile) -> pa.ipc.RecordBatchReader | pa.ipc.RecordBatch
 
 
 def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """The ClassLabel columns that `datasets` noted in a schema's metadata, with the names in the order of their ids."""
+    """The columns of ClassLabels, or of lists of them, that `datasets` noted in a schema's metadata, with the names in
+    the order of their ids."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        inner = {column: _element(feature) for column, feature in features.items()}
         return {
             column: tuple(map(str, feature["names"]))
-            for column, feature in features.items()
+            for column, feature in inner.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         return {}
+
+
+def _element(feature: Any) -> Any:
+    """What a feature is a list of, or the feature itself. Versions of datasets write lists in three ways."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    if isinstance(feature, dict) and feature.get("_type") in ("List", "LargeList", "Sequence"):
+        return feature.get("feature")
+    return feature
 
 
 def _checked(column: pa.ChunkedArray) -> pa.ChunkedArray:

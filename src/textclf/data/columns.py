@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from textclf.data import label_lists
 from textclf.data.files import Column, Records
 from textclf.data.rows import Rows, concatenate, make_rows
 from textclf.errors import DataError
@@ -43,23 +44,45 @@ _SHOWN = 40
 
 @dataclass(frozen=True)
 class Choice:
-    """The columns of a data set. `names_column`: the names of an integer `label` column, where they stand beside it."""
+    """The columns of a data set.
+
+    names_column: the names of an integer `label` column, where they stand beside it.
+    several: rows have any number of labels, in lists; in one text with a `delimiter` between them; or in
+        `indicators`, one column of 0 and 1 for each label, and then `label` is the first of those.
+    """
 
     text: str
     label: str
     names_column: str | None = None
+    several: bool = False
+    delimiter: str | None = None
+    indicators: tuple[str, ...] = ()
+
+    @property
+    def label_sources(self) -> tuple[str, ...]:
+        """The columns that labels are taken from."""
+        return self.indicators or (self.names_column or self.label,)
 
     @property
     def label_source(self) -> str:
-        """The column that label names are taken from."""
-        return self.names_column or self.label
+        """Their names, for people."""
+        return ", ".join(self.label_sources)
 
 
-def choose(records: Records, *, text_column: str | None, label_column: str | None) -> Choice:
+def choose(
+    records: Records,
+    *,
+    text_column: str | None,
+    label_column: str | None,
+    label_delimiter: str | None = None,
+    label_columns: tuple[str, ...] | None = None,
+) -> Choice:
     """Find the columns by name, unless told. Raises DataError, listing the columns, when unsure."""
     names = records.names
     if not names:
         raise DataError(f"{records.file} holds no rows")
+    if label_columns is not None:
+        return _indicators(records, text_column, label_columns)
     for flag, given in (("--text-column", text_column), ("--label-column", label_column)):
         if given is not None:
             _require(records, given, flag)
@@ -77,6 +100,8 @@ def choose(records: Records, *, text_column: str | None, label_column: str | Non
         raise _unsure(records, text, label)
     _require(records, text, "--text-column")
     _require(records, label, "--label-column")
+    if label_delimiter is not None or label_lists.holds_lists(records.column(label)):
+        return Choice(text, label, several=True, delimiter=label_delimiter)
     names_column = None if label_column is not None or label in records.class_names else _names_column(records, label)
     return Choice(text, label, names_column)
 
@@ -90,11 +115,11 @@ def read_rows(
     """
     notes: list[str] = []
     parts = []
-    labelled = any(choice.label_source in part.names for part in records)
+    labelled = any(source in part.names for part in records for source in choice.label_sources)
     for part in records:
         _require(part, choice.text, "--text-column")
-        if labelled:
-            _require(part, choice.label_source, "--label-column")
+        for source in choice.label_sources if labelled else ():
+            _require(part, source, "--label-columns" if choice.indicators else "--label-column")
         texts = _texts(part, choice.text, notes)
         labels, declared = _labels(part, choice, len(texts))
         parts.append(
@@ -118,6 +143,19 @@ def order_of_names(records: Iterable[Records], choice: Choice) -> tuple[str, ...
             if not isinstance(name, str) or names.setdefault(number, name) != name:
                 return None
     return tuple(names[number] for number in sorted(names)) if len(set(names.values())) == len(names) else None
+
+
+def _indicators(records: Records, text_column: str | None, names: tuple[str, ...]) -> Choice:
+    for name in names:
+        _require(records, name, "--label-columns")
+    others = [name for name in records.names if name not in names and not _INDEX.fullmatch(name.strip())]
+    text = text_column or _find(others, TEXT_NAMES, other=None) or (others[0] if len(others) == 1 else None)
+    if text is None:
+        raise _unsure(records, text, names[0])
+    _require(records, text, "--text-column")
+    if text in names:
+        raise DataError(f"{records.file}: column {text!r} cannot be both the text and a label")
+    return Choice(text, names[0], several=True, indicators=names)
 
 
 # --- which columns ----------------------------------------------------------------------------------------------
@@ -258,9 +296,11 @@ def _cast_text(records: Records, name: str, column: pa.ChunkedArray) -> pa.Chunk
 
 def _labels(records: Records, choice: Choice, count: int) -> tuple[pa.Array, tuple[str, ...] | None]:
     """Label names, null where there is none, and the order that the source declares."""
-    source = choice.label_source
+    source = choice.label_sources[0]
     if source not in records.names:
-        return pa.nulls(count, pa.large_string()), None
+        return pa.nulls(count, label_lists.LISTS if choice.several else pa.large_string()), None
+    if choice.several:
+        return _several_labels(records, choice)
     column = records.column(source)
     declared = records.class_names.get(source)
     if isinstance(column, list):
@@ -272,6 +312,22 @@ def _labels(records: Records, choice: Choice, count: int) -> tuple[pa.Array, tup
         labels = _arrow_labels(records, source, column, declared)
     if choice.names_column is not None and choice.label in records.names:
         labels = _without_hidden(labels, records.column(choice.label))
+    return labels, declared
+
+
+def _several_labels(records: Records, choice: Choice) -> tuple[pa.Array, tuple[str, ...] | None]:
+    name = choice.label
+    declared = records.class_names.get(name)
+    if choice.indicators:
+        return label_lists.read_indicators(records, choice.indicators), choice.indicators
+    if choice.delimiter is not None:
+        return label_lists.read_delimited(records, name, choice.delimiter), None
+    labels = label_lists.read_lists(
+        records,
+        name,
+        lambda values: _label_names(records, name, values, declared),
+        declared=len(declared) if declared is not None else None,
+    )
     return labels, declared
 
 
@@ -355,8 +411,8 @@ def _scalars(records: Records, name: str, column: list[Any]) -> list[tuple[type,
 def _multi_label(records: Records, name: str, row: int | None = None) -> DataError:
     where = f"{records.file}, row {row}" if row is not None else records.file
     return DataError(
-        f"{where}: column {name!r} holds lists, that is several labels a row; this version learns one label a row",
-        hint="write one label into each row, or choose another column with --label-column",
+        f"{where}: column {name!r} holds lists, and one label a row elsewhere",
+        hint="write every cell of every split as a list, or choose another column with --label-column",
     )
 
 

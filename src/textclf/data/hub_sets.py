@@ -51,7 +51,8 @@ class HubSource:
 
 def _hub_records(name: str, split: str, dataset: Any, notes: list[str]) -> Records:
     said, notes[:] = tuple(notes), []  # of the set as a whole: once, with its first split
-    names = {column: tuple(f.names) for column, f in dataset.features.items() if type(f).__name__ == "ClassLabel"}
+    inner = {column: getattr(feature, "feature", feature) for column, feature in dataset.features.items()}
+    names = {column: tuple(f.names) for column, f in inner.items() if type(f).__name__ == "ClassLabel"}
 
     def column(column_name: str) -> Any:
         return dataset.select_columns([column_name]).with_format("arrow")[:].column(column_name)

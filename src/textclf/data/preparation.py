@@ -24,7 +24,7 @@ from textclf.data.sources import Source, open_source
 from textclf.errors import DataError, UsageError
 from textclf.labels import LabelSet, in_natural_order
 
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 """Raised whenever the same data and settings would be prepared into something else."""
 
 _DOCUMENT = "dataset.json"
@@ -105,6 +105,8 @@ def read_labelled(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    label_delimiter: str | None = None,
+    label_columns: tuple[str, ...] | None = None,
     columns: tuple[str, ...] | None = None,
     split: str = "test",
 ) -> Rows:
@@ -114,7 +116,14 @@ def read_labelled(
     empty text is kept. Raises DataError when the source has splits but not this one, or no label at all.
     """
     source = open_source(str(dataset))
-    reading = _read(source, DataConfig(text_column=text_column, label_column=label_column, columns=columns))
+    wanted = DataConfig(
+        text_column=text_column,
+        label_column=label_column,
+        label_delimiter=label_delimiter,
+        label_columns=label_columns,
+        columns=columns,
+    )
+    reading = _read(source, wanted)
     name = SPLIT_NAMES.get(split, split) if source.has_splits else "train"
     if name not in reading.splits:
         raise DataError(f"{source.name} has no {split} split; it has {', '.join(reading.splits)}")
@@ -146,7 +155,13 @@ def _read(source: Source, wanted: DataConfig) -> _Reading:
     """The rows of each split of the source, with the columns found or told."""
     records = source.records(wanted.columns)
     first = records.get("train") or next(iter(records.values()))
-    choice = columns.choose(first[0], text_column=wanted.text_column, label_column=wanted.label_column)
+    choice = columns.choose(
+        first[0],
+        text_column=wanted.text_column,
+        label_column=wanted.label_column,
+        label_delimiter=wanted.label_delimiter,
+        label_columns=wanted.label_columns,
+    )
     order = columns.order_of_names((part for parts in records.values() for part in parts), choice)
     if choice.names_column is not None and order is None:
         choice = dataclasses.replace(choice, names_column=None)
@@ -163,7 +178,8 @@ def _read(source: Source, wanted: DataConfig) -> _Reading:
 
 def _said(choice: columns.Choice) -> str:
     named = f", their order from {choice.label!r}" if choice.names_column is not None else ""
-    return f"texts are in column {choice.text!r}, labels in {choice.label_source!r}{named}"
+    several = ", any number of them a row" if choice.several else ""
+    return f"texts are in column {choice.text!r}, labels in {choice.label_source!r}{named}{several}"
 
 
 def _files(parts: list[Any]) -> str:
@@ -195,12 +211,13 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
     del reading  # and with it the rows that were dropped
     pa.default_memory_pool().release_unused()
     splits = _without_empty(splits, log)
-    splits, label_set = _labels(splits, least, log)
+    splits, label_set = _labels(splits, least, wanted, log)
     splits = _sampled(splits, wanted, log)
     _check_enough(splits["train"], label_set, wanted)
     splits = number_texts(splits)
     pa.default_memory_pool().release_unused()
     splits = _split(splits, wanted, log)
+    splits["train"] = _balanced(splits["train"], wanted, log)
     counts = _counts(splits, label_set)
     prepared = Prepared(
         folder=folder,
@@ -267,31 +284,47 @@ def _without_empty(splits: dict[str, Rows], log: _Log) -> dict[str, Rows]:
     return kept
 
 
-def _labels(splits: dict[str, Rows], least: int, log: _Log) -> tuple[dict[str, Rows], LabelSet]:
+def _labels(splits: dict[str, Rows], least: int, wanted: DataConfig, log: _Log) -> tuple[dict[str, Rows], LabelSet]:
     """The rows of labels that are frequent enough in train, and the label set. Raises DataError for fewer than two."""
     train = splits["train"]
+    kind, other = train.kind, wanted.other_label
     counts = cleaning.label_counts(train)
     declared = train.label_order if train.label_order and counts.keys() <= set(train.label_order) else None
     if least > 1:
-        splits = _without_rare(splits, counts, least, log)
-        counts = Counter({name: count for name, count in counts.items() if count >= least})
-        declared = tuple(name for name in declared if name in counts) if declared else None
+        splits = _without_rare(splits, counts, least, other, log)
+        counts = cleaning.label_counts(splits["train"])
+        declared = tuple(name for name in declared if name in counts and name != other) if declared else None
+    elif other is not None:
+        raise UsageError(
+            f"--other-label {other} gathers labels that are rarer than --min-label-count, which is not given",
+            hint=f"for example --min-label-count 20 --other-label {other}",
+        )
     _check_labels(counts, least)
     _check_known(splits, counts)
-    return splits, LabelSet(declared or in_natural_order(list(counts)))
+    # The gathered label last: it is no name of the source's.
+    last = [other] if other in counts and least > 1 else []
+    names = declared or in_natural_order([name for name in counts if name not in last])
+    return splits, LabelSet((*names, *last), kind)  # type: ignore[arg-type]
 
 
-def _without_rare(splits: dict[str, Rows], counts: Counter[str], least: int, log: _Log) -> dict[str, Rows]:
+def _without_rare(
+    splits: dict[str, Rows], counts: Counter[str], least: int, other: str | None, log: _Log
+) -> dict[str, Rows]:
+    """The splits without labels that are rare in train, or with these gathered under the name `other`."""
     kept = {}
     rare = {name for name, count in counts.items() if count < least}
     for split, rows in splits.items():
         unseen = cleaning.label_counts(rows).keys() - counts.keys()  # seen 0 times in train, which is below `least`
         out = rare | unseen
+        if other is not None:
+            kept[split] = cleaning.gather_labels(rows, out, other)
+            continue
         reason = f"label with fewer than {least:,} rows in train ({_count_labels(rows, out)})"
         kept[split] = log.drop(split, rows, cleaning.drop_labels(rows, out), reason)
     if rare:
+        done = "dropped" if other is None else f"gathered under {other!r}"
         log.steps.append(
-            f"dropped {len(rare):,} of {len(counts):,} labels with fewer than {least:,} rows each:"
+            f"{done} {len(rare):,} of {len(counts):,} labels with fewer than {least:,} rows each:"
             f" {sum(counts[name] for name in rare):,} rows of train"
         )
     return {split: rows for split, rows in kept.items() if len(rows) or split == "train"}
@@ -302,6 +335,8 @@ def _count_labels(rows: Rows, names: set[str]) -> str:
 
 
 def _check_labels(counts: Counter[str], least: int) -> None:
+    if not counts and least == 1:
+        raise DataError("no row of train has a label", hint="is the label column the right one? See --label-column")
     if not counts:
         raise DataError(
             f"no label has {least:,} rows in train, which --min-label-count asks for",
@@ -318,9 +353,9 @@ def _check_known(splits: dict[str, Rows], known: Counter[str]) -> None:
     for split, rows in splits.items():
         unknown = cleaning.label_counts(rows).keys() - known.keys()
         if unknown:
-            index = next(index for index, label in enumerate(rows.labels) if label in unknown)
+            index, name = LabelSet(tuple(known), rows.kind).unknown(rows.labels) or (0, "")
             raise DataError(
-                f"{rows.where(index)}: label {rows.table.column('label')[index].as_py()!r} of {split} "
+                f"{rows.where(index)}: label {name!r} of {split} "
                 f"does not occur in train ({len(unknown):,} such labels)",
                 hint="add rows of it to train, correct it, or drop what is rare in train with --min-label-count 2",
             )
@@ -340,7 +375,7 @@ def _sampled(splits: dict[str, Rows], wanted: DataConfig, log: _Log) -> dict[str
 
 def _check_enough(train: Rows, label_set: LabelSet, wanted: DataConfig) -> None:
     """Raise DataError when train cannot show every label once."""
-    if len(train) < len(label_set):
+    if cleaning.label_counts(train).total() < len(label_set):
         more = "raise --max-rows" if wanted.max_rows else "add rows, or drop rare labels with --min-label-count"
         raise DataError(f"train has {quality.counted(len(train), 'row')} for {len(label_set):,} labels", hint=more)
     if len(cleaning.label_counts(train)) < 2:
@@ -360,9 +395,27 @@ def _split(splits: dict[str, Rows], wanted: DataConfig, log: _Log) -> dict[str, 
         train, cut[split] = cleaning.cut(train, rows, np.random.default_rng([wanted.seed, 1, number]), split=split)
         pa.default_memory_pool().release_unused()
         number_of_rows = quality.counted(len(cut[split]), "row")
-        log.steps.append(f"cut {number_of_rows} off train for {split}, stratified by label (seed {wanted.seed})")
+        how = "stratified by label" if train.kind == "single" else "at random, as rows have several labels"
+        log.steps.append(f"cut {number_of_rows} off train for {split}, {how} (seed {wanted.seed})")
     ready = {**splits, **cut, "train": train}
     return {split: ready[split] for split in SPLITS if split in ready}
+
+
+def _balanced(train: Rows, wanted: DataConfig, log: _Log) -> Rows:
+    """Train with no more rows of each label than `data.balance` says."""
+    if wanted.balance is None:
+        return train
+    if train.kind == "multi":
+        raise UsageError(
+            "--balance is for one label a row: leaving out rows of one label would leave out others with it",
+            hint="--class-weights balanced weighs labels instead",
+        )
+    most = min(cleaning.label_counts(train).values()) if wanted.balance == "min" else wanted.balance
+    kept = cleaning.cap_labels(train, most, np.random.default_rng([wanted.seed, 2]))
+    if len(kept) < len(train):
+        taken = f"{len(kept):,} of the {len(train):,} rows of train"
+        log.steps.append(f"kept {taken}, at most {most:,} a label, drawn at random (seed {wanted.seed})")
+    return kept
 
 
 def _counts(splits: dict[str, Rows], label_set: LabelSet) -> dict[str, dict[str, int]]:
@@ -402,7 +455,8 @@ def _document(prepared: Prepared) -> dict[str, Any]:
     document = dataclasses.asdict(prepared)
     for name in ("folder", "from_cache", "label_set"):
         del document[name]
-    return {"version": PREPARATION_VERSION, "labels": list(prepared.label_set.names), **document}
+    label_set = prepared.label_set
+    return {"version": PREPARATION_VERSION, "labels": list(label_set.names), "kind": label_set.kind, **document}
 
 
 def _cached(folder: Path) -> Prepared | None:
@@ -417,7 +471,7 @@ def _cached(folder: Path) -> Prepared | None:
     del document["version"]
     return Prepared(
         folder=folder,
-        label_set=LabelSet(tuple(document.pop("labels"))),
+        label_set=LabelSet(tuple(document.pop("labels")), document.pop("kind")),
         dropped=tuple(Dropped(**dropped) for dropped in document.pop("dropped")),
         findings=tuple(Finding(**finding) for finding in document.pop("findings")),
         steps=tuple(document.pop("steps")),

@@ -34,7 +34,8 @@ class Balance:
     median: float
     largest: int
     majority_share: float
-    """Share of the most frequent label: the accuracy of always answering it. 0 to 1."""
+    """Share of the rows that have the most frequent label, 0 to 1: with one label a row, the accuracy of always
+    answering it."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,29 @@ class TokenLengths:
     max: int
 
 
-def balance(counts: Mapping[str, int]) -> Balance:
-    """The balance of a split with these label counts."""
+@dataclass(frozen=True)
+class LabelsPerRow:
+    """How many labels the rows of a split have, where they may have any number. none: rows without any."""
+
+    mean: float
+    max: int
+    none: int
+
+
+def labels_per_row(rows: Rows) -> LabelsPerRow | None:
+    """How many labels a row has; None where each has one."""
+    if rows.kind == "single" or not len(rows):
+        return None
+    counts_N = np.array([len(label or ()) for label in rows.labels])
+    return LabelsPerRow(float(counts_N.mean()), int(counts_N.max()), int((counts_N == 0).sum()))
+
+
+def balance(counts: Mapping[str, int], rows: int) -> Balance:
+    """The balance of a split of `rows` rows with these label counts."""
     counts_C = np.array([count for count in counts.values() if count], dtype=np.int64)
     if not len(counts_C):
-        return Balance(0, 0, 0, 0.0, 0, 0.0)
-    rows, largest = int(counts_C.sum()), int(counts_C.max())
+        return Balance(rows, 0, 0, 0.0, 0, 0.0)
+    largest = int(counts_C.max())
     return Balance(rows, len(counts_C), int(counts_C.min()), float(np.median(counts_C)), largest, largest / rows)
 
 
@@ -134,14 +152,14 @@ def findings(splits: Mapping[str, Rows], counts: Mapping[str, Mapping[str, int]]
     """All that these measures have to say about train, validation and test; nothing where all is well."""
     train = splits["train"]
     return [
-        *_of_labels(counts),
+        *_of_labels(counts, train),
         *(finding for split, rows in splits.items() for finding in _of_empty(split, rows)),
         *_of_copies(train),
         *(finding for split, rows in splits.items() if split != "train" for finding in _of_overlap(train, split, rows)),
     ]
 
 
-def _of_labels(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
+def _of_labels(counts: Mapping[str, Mapping[str, int]], train: Rows) -> list[Finding]:
     found = []
     for group in lookalikes(list(counts["train"])):
         found.append(
@@ -150,8 +168,8 @@ def _of_labels(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
                 "if they mean the same, write them alike in the file",
             )
         )
-    state = balance(counts["train"])
-    if state.majority_share >= _LOPSIDED:
+    state = balance(counts["train"], len(train))
+    if train.kind == "single" and state.majority_share >= _LOPSIDED:
         found.append(
             Finding(
                 f"{state.majority_share:.1%} of train has one label; always answering it scores that accuracy",
@@ -195,7 +213,8 @@ def _of_copies(train: Rows) -> list[Finding]:
     if clashing:
         found.append(
             Finding(
-                f"{counted(len(clashing), 'row')} of train with a text that stands under another label too"
+                f"{counted(len(clashing), 'row')} of train with a text that stands under "
+                f"{'another label' if train.kind == 'single' else 'other labels'} too"
                 f" (the first: {train.where(clashing[0])})",
                 "no model can get both right; correct the labels where you can",
             )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import types
+
+from textclf.labels import Kind, Label
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -26,8 +30,9 @@ class Rows:
     """Labelled texts in their source's order.
 
     table: columns `text` (large_string, null where the source has none), `label` (large_string, the label's
-        *name*, null where the source has none), `row` (int64, the 1-based record number in its file, not
-        counting a header) and `file` (dictionary of strings, the file or Hub split it came from).
+        *name*, or a large_list of any number of names; null where the source has none), `row` (int64, the 1-based
+        record number in its file, not counting a header) and `file` (dictionary of strings, the file or Hub split it
+        came from).
     label_order: label names in the order that the source declares (ClassLabel), or None.
     """
 
@@ -47,11 +52,24 @@ class Rows:
         return self.table.column("text")
 
     @property
-    def labels(self) -> list[str | None]:
-        """Label names; equal ones are one Python string."""
-        encoded = self.table.column("label").dictionary_encode(null_encoding="encode").combine_chunks()
-        names = encoded.dictionary.to_pylist()
-        return [names[index] for index in encoded.indices.to_numpy(zero_copy_only=False).tolist()]
+    def kind(self) -> Kind:
+        """Whether a row has one label or any number of them."""
+        return "multi" if types.is_large_list(self.table.schema.field("label").type) else "single"
+
+    @property
+    def labels(self) -> list[Label | None]:
+        """Label names, or tuples of them; equal names are one Python string."""
+        column = self.table.column("label")
+        names = _as_objects(label_names(column))
+        if self.kind == "single":
+            return names
+        ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy()).tolist()
+        known = pc.is_valid(column).to_pylist()
+        starts = [0, *ends[:-1]]
+        return [
+            tuple(names[start:end]) if valid else None  # type: ignore[arg-type]
+            for start, end, valid in zip(starts, ends, known, strict=True)
+        ]
 
     def where(self, index: int) -> str:
         """`file, row N` of one row, for messages."""
@@ -70,7 +88,7 @@ class Rows:
 
 def make_rows(
     texts: Sequence[str | None] | pa.ChunkedArray | pa.Array,
-    labels: Sequence[str | None] | pa.ChunkedArray | pa.Array,
+    labels: Sequence[Label | None] | pa.ChunkedArray | pa.Array,
     *,
     file: str,
     label_order: tuple[str, ...] | None = None,
@@ -100,14 +118,24 @@ def codes(parts: Sequence[Rows], column: str) -> list[np.ndarray]:
         return [part.table.column(TEXT_ID).to_numpy().astype(np.int64) for part in parts]
     chunks = [chunk for part in parts for chunk in part.table.column(column).chunks]
     # Chunk by chunk, with one dictionary over all: a column in one piece would be a copy of all texts.
+    if chunks and types.is_large_list(chunks[0].type):
+        return _codes_of_lists(parts, column)
     encoded = pa.chunked_array(chunks, pa.large_string()).dictionary_encode()
     indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
     numbers = np.concatenate([np.zeros(0, np.int64), *indices]).astype(np.int64)
     return np.split(numbers, np.cumsum([len(part) for part in parts])[:-1])
 
 
+def label_names(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The names in a `label` column, one after another: large_string."""
+    return pc.list_flatten(column) if types.is_large_list(column.type) else column
+
+
 def spelled(column: pa.ChunkedArray) -> Iterator[bytes | memoryview]:
-    """The content of a column of strings (large_string, none null) as bytes, the same however it is cut into chunks."""
+    """The content of a column of strings, or of lists of them (none null), as bytes, however it is cut into chunks."""
+    if types.is_large_list(column.type):
+        yield pc.list_value_length(column).to_numpy().astype("<i8").tobytes()
+        column = label_names(column)
     chunks = [chunk for chunk in column.chunks if len(chunk)]
     # Lengths before the characters: no text can pass for the end of one and the beginning of another.
     for values in chunks:
@@ -126,7 +154,27 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     return Rows(table, orders[0] if orders else None)
 
 
-def _strings(values: Sequence[str | None] | pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+def _codes_of_lists(parts: Sequence[Rows], column: str) -> list[np.ndarray]:
+    numbers: dict[frozenset[str], int] = {}
+    return [
+        np.array(
+            [
+                numbers.setdefault(frozenset(names or ()), len(numbers))
+                for names in part.table.column(column).to_pylist()
+            ],
+            dtype=np.int64,
+        )
+        for part in parts
+    ]
+
+
+def _as_objects(column: pa.ChunkedArray) -> list[Any]:
+    encoded = column.dictionary_encode(null_encoding="encode").combine_chunks()
+    names = encoded.dictionary.to_pylist()
+    return [names[index] for index in encoded.indices.to_numpy(zero_copy_only=False).tolist()]
+
+
+def _strings(values: Sequence[Label | None] | pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
-        return values.cast(pa.large_string())
+        return values if types.is_large_list(values.type) else values.cast(pa.large_string())
     return pa.array(values, type=pa.large_string())

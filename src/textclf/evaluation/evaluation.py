@@ -19,34 +19,50 @@ from textclf.data.rows import Rows
 from textclf.errors import DataError, GateError, UsageError
 from textclf.inference import runtimes
 from textclf.labels import LabelSet
-from textclf.metrics import LOWER_IS_BETTER, Confusion, LabelMetrics, Metrics, confusions, measure, measure_labels
+from textclf.metrics import (
+    LOWER_IS_BETTER,
+    AnyMetrics,
+    Confusion,
+    LabelErrors,
+    LabelMetrics,
+    Metrics,
+    MultiLabelMetrics,
+    confusions,
+    judged_by,
+    label_errors,
+    measure,
+    measure_labels,
+)
 
 
 @dataclass(frozen=True)
 class EvalReport:
     """How a model did on one split.
 
-    truncated: rows longer than the model reads. confusions: every confused pair, most often first.
+    truncated: rows longer than the model reads. confusions: every confused pair, most often first, where a text has
+    one label. label_errors: labels that were missed or wrongly added, where it may have several. The other is None.
     """
 
     model: str
     dataset: str
     split: str
-    metrics: Metrics
+    metrics: AnyMetrics
     per_label: tuple[LabelMetrics, ...]
-    confusions: tuple[Confusion, ...]
+    confusions: tuple[Confusion, ...] | None
+    label_errors: tuple[LabelErrors, ...] | None
     truncated: int
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: what `textclf eval --json` prints."""
+        mistakes = {"confusions": self.confusions, "label_errors": self.label_errors}
         return {
             "model": self.model,
             "dataset": self.dataset,
             "split": self.split,
             "metrics": self.metrics.as_dict(),
             "per_label": [asdict(one) for one in self.per_label],
-            "confusions": [asdict(one) for one in self.confusions],
+            **{name: [asdict(one) for one in found] for name, found in mistakes.items() if found is not None},
             "truncated": self.truncated,
             "seconds": round(self.seconds, 3),
         }
@@ -63,7 +79,7 @@ class Gate:
     def parse(cls, text: str) -> Gate:
         """Read `metric=bound`. Raises UsageError for anything else."""
         name, _, bound = text.partition("=")
-        names = [key for key, kind in Metrics.__annotations__.items() if "float" in str(kind)]
+        names = list(dict.fromkeys([*judged_by(Metrics), *judged_by(MultiLabelMetrics)]))
         if name not in names:
             raise UsageError(f"--fail-under {text}: {name!r} is no metric", hint=f"known: {', '.join(names)}")
         try:
@@ -73,8 +89,13 @@ class Gate:
                 f"--fail-under {text}: not of the form metric=number", hint="for example accuracy=0.9"
             ) from err
 
-    def failure(self, metrics: Metrics) -> str | None:
-        """A sentence if the metric misses the bound."""
+    def failure(self, metrics: AnyMetrics) -> str | None:
+        """A sentence if the metric misses the bound. Raises UsageError where these metrics do not have it."""
+        if self.metric not in judged_by(type(metrics)):
+            raise UsageError(
+                f"--fail-under {self.metric}: this model is not measured by it",
+                hint=f"it is by {', '.join(judged_by(type(metrics)))}",
+            )
         value = getattr(metrics, self.metric)
         if value is None:
             return f"{self.metric} is not defined here (it needs two labels that both occur)"
@@ -90,6 +111,8 @@ def evaluate(
     split: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    label_delimiter: str | None = None,
+    label_columns: tuple[str, ...] | None = None,
     columns: tuple[str, ...] | None = None,
     device: str = "auto",
     runtime: str = "auto",
@@ -111,7 +134,15 @@ def evaluate(
     run = run_of(artifact)
     if dataset is not None:
         split, name = split or "test", Path(dataset).name if Path(dataset).exists() else str(dataset)
-        rows = read_labelled(dataset, split=split, text_column=text_column, label_column=label_column, columns=columns)
+        rows = read_labelled(
+            dataset,
+            split=split,
+            text_column=text_column,
+            label_column=label_column,
+            label_delimiter=label_delimiter,
+            label_columns=label_columns,
+            columns=columns,
+        )
     else:
         rows, split, name = own_rows(artifact, split)
     targets_N = targets(rows, artifact.label_set)
@@ -130,6 +161,7 @@ def evaluate(
         metrics=measure(targets_N, probs_NC, artifact.label_set),
         per_label=measure_labels(targets_N, probs_NC, artifact.label_set),
         confusions=confusions(targets_N, probs_NC, artifact.label_set),
+        label_errors=label_errors(targets_N, probs_NC, artifact.label_set),
         truncated=int(encoded.truncated.sum()),
         seconds=time.monotonic() - started,
     )
@@ -176,12 +208,21 @@ def own_rows(artifact: folder.Artifact, split: str | None) -> tuple[Rows, str, s
 
 
 def targets(rows: Rows, label_set: LabelSet) -> np.ndarray:
-    """The label ids of rows: (rows,) int64. Raises DataError naming file and row of a label that is unknown."""
-    labels = rows.labels
-    unknown = next((i for i, label in enumerate(labels) if label not in label_set.label2id), None)
-    if unknown is not None:
+    """The targets of rows, as the label set has them. Raises DataError naming file and row of an unknown label."""
+    if rows.kind != label_set.kind:
+        has, asks = ("one label", "any number") if rows.kind == "single" else ("any number of labels", "one")
         raise DataError(
-            f"{rows.where(unknown)}: label {labels[unknown]!r} is not among the {len(label_set)} labels of this model",
+            f"{rows.where(0)}: the rows of this data have {has}, and the model gives {asks}",
+            hint="labels in one text are told apart by --label-delimiter, in columns of 0 and 1 by --label-columns"
+            if rows.kind == "single"
+            else None,
+        )
+    labels = rows.labels
+    unknown = label_set.unknown(labels)
+    if unknown is not None:
+        index, name = unknown
+        raise DataError(
+            f"{rows.where(index)}: label {name!r} is not among the {len(label_set)} labels of this model",
             hint=f"its labels start with {', '.join(label_set.names[:5])}",
         )
-    return label_set.targets(label for label in labels if label is not None)
+    return label_set.targets(labels)

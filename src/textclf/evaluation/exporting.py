@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from textclf import atomic, presets
 from textclf.artifact import folder, graph, hub, runs
 from textclf.artifact.folder import Artifact
@@ -112,7 +110,7 @@ def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | Non
         for level in LEVELS:
             quantize(artifact.folder, draft.folder, level=level)
             rough_NC = label_set.probabilities(OnnxRuntime(draft, kind="int8").logits(encoded))
-            agreement = float(np.mean(label_set.decide(rough_NC) == label_set.decide(exact_NC)))
+            agreement = label_set.agreement(rough_NC, exact_NC)
             if agreement >= AIM:
                 break
         if agreement < LEAST and not force:
@@ -134,7 +132,6 @@ def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | Non
         "split": split,
         "rows": len(rows),
         "agreement": agreement,
-        "accuracy": {"fp32": before.accuracy, "int8": after.accuracy},
-        "macro_f1": {"fp32": before.macro_f1, "int8": after.macro_f1},
+        **{name: {"fp32": getattr(before, name), "int8": getattr(after, name)} for name in before.HEADLINE},
     }
     graph.write_facts(artifact.folder, int8=facts)

@@ -15,6 +15,7 @@ from textclf.data.encoding import Encoded, encode
 from textclf.errors import ModelError, UsageError
 from textclf.inference import reading
 from textclf.inference.runtimes import Runtime, check, open_runtime
+from textclf.labels import LabelSet
 
 PART = 1024
 """Texts that are computed together; meanwhile the next ones are tokenised. Longer parts save no padding."""
@@ -24,17 +25,20 @@ PART = 1024
 class Prediction:
     """The answer to one text.
 
-    scores: label names and their probabilities, best first, as many as were asked for.
+    labels: the label that the text is given; with a multi-label model those that reach their threshold, best first,
+        () where none does.
+    scores: label names and their probabilities, best first, as many as were asked for, else those of `labels`.
     truncated: the text had more tokens than the model reads; only its start was seen.
     """
 
     text: str
+    labels: tuple[str, ...]
     scores: tuple[tuple[str, float], ...]
     truncated: bool
 
     @property
     def label(self) -> str:
-        """The most probable label."""
+        """The most probable label. With a multi-label model ask for `labels`: there may be none."""
         return self.scores[0][0]
 
     @property
@@ -61,38 +65,59 @@ class Predictor:
         """The run that made the model, else the name of its folder."""
         return runs.title(self.artifact.folder)
 
-    def predict(self, texts: Iterable[str]) -> np.ndarray:
-        """The most probable label of each text: (rows,) label names."""
-        return self.classes_[self.artifact.label_set.decide(self.predict_proba(texts))]  # type: ignore[no-any-return]
+    def predict(self, texts: Iterable[str]) -> np.ndarray | list[list[str]]:
+        """The most probable label of each text: (rows,) label names.
+
+        With a multi-label model, a list for each text of the labels that reach their threshold, most probable first.
+        """
+        label_set = self.artifact.label_set
+        probs_NC = self.predict_proba(texts)
+        if label_set.multi:
+            return [[label_set.names[label] for label in of_text] for of_text in label_set.given(probs_NC)]
+        return self.classes_[label_set.decide(probs_NC)]  # type: ignore[no-any-return]
 
     def predict_proba(self, texts: Iterable[str]) -> np.ndarray:
         """The probability of every label for each text: (rows, num_labels) float32."""
         empty = np.zeros((0, len(self.classes_)), dtype=np.float32)
         return np.concatenate([empty, *(self._score(window)[0] for window in reading.windows(_checked(texts)))])
 
-    def predictions(self, texts: Iterable[str], *, top_k: int = 1) -> Iterator[Prediction]:
+    def predictions(
+        self, texts: Iterable[str], *, top_k: int | None = None, threshold: float | None = None
+    ) -> Iterator[Prediction]:
         """One prediction per text, in order, while texts are still being read; memory does not grow with their number.
+
+        top_k: give the scores of so many labels, best first; None: of the labels that the text is given.
+        threshold: with a multi-label model, a label is given from this probability on, in place of the model's own.
 
         Texts are taken in windows of up to a few thousand; `window_predictions` leaves the cutting to you.
         Raises UsageError for a str in place of many texts, a text that is no str, or a top_k below 1.
         """
-        windows = self.window_predictions(reading.windows(_checked(texts)), top_k=top_k)
+        windows = self.window_predictions(reading.windows(_checked(texts)), top_k=top_k, threshold=threshold)
         return (prediction for window in windows for prediction in window)
 
-    def window_predictions(self, windows: Iterable[Sequence[str]], *, top_k: int = 1) -> Iterator[list[Prediction]]:
+    def window_predictions(
+        self, windows: Iterable[Sequence[str]], *, top_k: int | None = None, threshold: float | None = None
+    ) -> Iterator[list[Prediction]]:
         """The predictions of each window of texts as soon as it is there. A window is held and computed as a whole."""
-        if top_k < 1:
+        if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is {top_k}; it is the number of labels per text, 1 or more")
-        return (self._answer(window, top_k) for window in windows)
+        label_set = self.artifact.label_set if threshold is None else self.artifact.label_set.with_threshold(threshold)
+        return (self._answer(window, label_set, top_k) for window in windows)
 
-    def _answer(self, texts: Sequence[str], top_k: int) -> list[Prediction]:
+    def _answer(self, texts: Sequence[str], label_set: LabelSet, top_k: int | None) -> list[Prediction]:
         probs_NC, truncated_N = self._score(texts)
-        ids_NK = self.artifact.label_set.ranked(probs_NC, top_k)
-        scores_NK = np.take_along_axis(probs_NC, ids_NK, axis=1)
+        given = label_set.given(probs_NC)
+        shown = label_set.ranked(probs_NC, top_k).tolist() if top_k is not None else given
+        names = label_set.names
         return [
-            Prediction(text, tuple(zip(names, scores, strict=True)), bool(truncated))
-            for text, names, scores, truncated in zip(
-                texts, self.classes_[ids_NK].tolist(), scores_NK.tolist(), truncated_N, strict=True
+            Prediction(
+                text,
+                tuple(names[label] for label in of_text),
+                tuple((names[label], float(probs_C[label])) for label in ranked),
+                bool(truncated),
+            )
+            for text, probs_C, of_text, ranked, truncated in zip(
+                texts, probs_NC, given, shown, truncated_N, strict=True
             )
         ]
 

@@ -1,4 +1,4 @@
-"""The loss of a label set: cross-entropy with weights and smoothing."""
+"""The loss of a label set: cross-entropy, or binary cross-entropy of each label, with weights and smoothing."""
 
 from __future__ import annotations
 
@@ -9,32 +9,57 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from textclf.labels import LabelSet
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def make_loss(*, weights_C: np.ndarray | None = None, label_smoothing: float = 0.0) -> Loss:
-    """A function of logits (batch, num_labels) and targets (batch,) int64 giving the loss of each text, (batch,) fp32.
+def make_loss(label_set: LabelSet, *, weights_C: np.ndarray | None = None, label_smoothing: float = 0.0) -> Loss:
+    """A function of logits (batch, num_labels) and targets that gives the loss of each text, (batch,) fp32.
+
+    targets: as `LabelSet.targets` has them, ids (batch,) int64 for cross-entropy, or 0 and 1 (batch, num_labels) for
+    the mean over labels of binary cross-entropy. weights_C: as `balanced_weights` gives them. label_smoothing: share
+    of the target spread over all labels; of a multi-label set, over yes and no.
 
     Per text, not averaged, so that the micro-batches of a step add up to the same mean however they are cut.
     """
     weight_C = torch.from_numpy(weights_C.astype(np.float32)) if weights_C is not None else None
 
-    def loss(logits_BC: Tensor, targets_B: Tensor) -> Tensor:
+    def cross_entropy(logits_BC: Tensor, targets_B: Tensor) -> Tensor:
         weight = weight_C.to(logits_BC.device) if weight_C is not None else None
         return F.cross_entropy(
             logits_BC.float(), targets_B, weight=weight, label_smoothing=label_smoothing, reduction="none"
         )
 
-    return loss
+    def binary_cross_entropy(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
+        weight = weight_C.to(logits_BC.device) if weight_C is not None else None
+        smooth_BC = targets_BC.float() * (1 - label_smoothing) + label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(
+            logits_BC.float(), smooth_BC, pos_weight=weight, reduction="none"
+        ).mean(dim=1)
+
+    return binary_cross_entropy if label_set.multi else cross_entropy
 
 
-def balanced_weights(counts_C: np.ndarray) -> np.ndarray:
+def label_smoothing(label_set: LabelSet) -> float:
+    """The smoothing of a loss where none was asked for: a tenth; none where a text may have several labels."""
+    # There a tenth would say of every label of every text that it is there with 5 %.
+    return 0.0 if label_set.multi else 0.1
+
+
+def balanced_weights(label_set: LabelSet, targets: np.ndarray) -> np.ndarray:
     """Weights that give every label the same total say in the loss: (num_labels,) float64.
 
     As scikit-learn's "balanced": rows / (labels * count), so the mean over all rows is 1 and the effective
     learning rate stays. A label never seen gets weight 0.
+
+    Of a multi-label set, PyTorch's `pos_weight`: rows without the label over rows with it, so that yes and no have
+    the same say; 1 for a label never seen.
     """
+    counts_C = label_set.counts(targets)
     seen_C = counts_C > 0
+    if label_set.multi:
+        return np.where(seen_C, (len(targets) - counts_C) / np.maximum(counts_C, 1), 1.0)
     weights_C = np.zeros(len(counts_C), dtype=np.float64)
     weights_C[seen_C] = counts_C.sum() / (seen_C.sum() * counts_C[seen_C])
     return weights_C

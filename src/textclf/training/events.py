@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from textclf.metrics import Metrics
+from textclf.metrics import AnyMetrics
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Evaluated:
     steps: int
     epoch: float
     loss: float
-    metrics: Metrics
+    metrics: AnyMetrics
     best: bool
     seconds: float
 

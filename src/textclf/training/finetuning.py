@@ -26,13 +26,14 @@ from textclf.artifact.runs import Run
 from textclf.config import RunConfig, as_dict, build, by_field, check_complete
 from textclf.data.preparation import Prepared, prepare
 from textclf.errors import InterruptedRun, ModelError, TextclfError, UsageError
-from textclf.metrics import Metrics
+from textclf.metrics import AnyMetrics
 from textclf.model.device import Device
 from textclf.model.exporting import write_graph
 from textclf.training import checkpoint
 from textclf.training.events import Notice, Observer, ignore
 from textclf.training.head import choose_head, with_head
 from textclf.training.loop import fit
+from textclf.training.thresholds import fit_thresholds
 from textclf.training.trackers import JsonlTracker
 from textclf.training.workbench import (
     Workbench,
@@ -41,6 +42,7 @@ from textclf.training.workbench import (
     make_learning,
     measure_split,
     short_name,
+    split_probabilities,
 )
 
 
@@ -167,7 +169,8 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
 
 def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: Observer) -> Run:
     """Score the best weights, write the artifact, and close the run."""
-    measured: dict[str, Metrics] = {}
+    bench = _with_thresholds(bench, observe)
+    measured: dict[str, AnyMetrics] = {}
     for split in ("validation", "test"):
         if split in bench.encoded:
             measured[split] = measure_split(bench, split, observe)
@@ -204,18 +207,35 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     return run
 
 
-def _split_gap(measured: Mapping[str, Metrics]) -> str | None:
+def _with_thresholds(bench: Workbench, observe: Observer) -> Workbench:
+    """The workbench with the decision rule that is best on validation."""
+    config = bench.config.train
+    assert config.metric is not None
+    if not bench.prepared.label_set.multi:
+        return bench
+    label_set, said = fit_thresholds(
+        bench.targets["validation"],
+        split_probabilities(bench, "validation"),
+        bench.prepared.label_set,
+        metric=config.metric,
+        seed=config.seed,
+    )
+    observe(Notice(said))
+    return replace(bench, prepared=replace(bench.prepared, label_set=label_set))
+
+
+def _split_gap(measured: Mapping[str, AnyMetrics]) -> str | None:
     """A sentence where validation and test differ by more than chance would make them."""
     if "validation" not in measured or "test" not in measured:
         return None
     validation, test = measured["validation"], measured["test"]
-    pooled = (validation.accuracy * validation.rows + test.accuracy * test.rows) / (validation.rows + test.rows)
+    pooled = (validation.right * validation.rows + test.right * test.rows) / (validation.rows + test.rows)
     deviation = math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / validation.rows + 1 / test.rows))
-    if abs(validation.accuracy - test.accuracy) < 4 * deviation:
+    if abs(validation.right - test.right) < 4 * deviation:
         return None
-    worse = "below" if test.accuracy < validation.accuracy else "above"
+    worse = "below" if test.right < validation.right else "above"
     return (
-        f"test accuracy ({test.accuracy:.3f}) is far {worse} validation ({validation.accuracy:.3f}): "
+        f"test accuracy ({test.right:.3f}) is far {worse} validation ({validation.right:.3f}): "
         "train and test differ, so trust neither for texts of a third kind"
     )
 
@@ -234,6 +254,7 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
         fingerprint=prepared.fingerprint,
         splits=dict(prepared.splits),
         label_counts=dict(prepared.label_counts["train"]),
+        thresholds=prepared.label_set.thresholds,
         metrics=metrics,
         config=config,
         environment=_environment(bench.device),

@@ -36,7 +36,8 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
     probes[head].start(bench.classifier.output_layer)
     spent = time.monotonic() - started
     found = ", ".join(f"{name} head {probe.right.mean():.3f} (C {probe.c:g})" for name, probe in probes.items())
-    observe(Notice(f"linear probe on {len(rows_N):,} texts in {spent:.0f} s: accuracy when held out {found}"))
+    right = "subset accuracy" if bench.prepared.label_set.multi else "accuracy"
+    observe(Notice(f"linear probe on {len(rows_N):,} texts in {spent:.0f} s: {right} when held out {found}"))
     if head != own:
         why = "as asked" if wanted == "mean" else "the model was pretrained with it, and the probe is clearly better"
         observe(
@@ -84,8 +85,8 @@ def _probes(bench: Workbench, rows_N: np.ndarray, observe: Observer) -> dict[str
     )
     fit = partial(
         fit_probe,
-        targets_N=bench.targets["train"][rows_N],
-        num_labels=len(bench.prepared.label_set),
+        targets=bench.targets["train"][rows_N],
+        label_set=bench.prepared.label_set,
         balanced=train.class_weights == "balanced",
         seed=train.seed,
     )

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from textclf.data.batching import Batch, Packed
 from textclf.errors import DivergedError, ResourceError
-from textclf.metrics import LOWER_IS_BETTER, Metrics
+from textclf.metrics import LOWER_IS_BETTER, AnyMetrics
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device
 from textclf.model.losses import Loss
@@ -39,16 +39,16 @@ FP16_PATIENCE = 50
 class Learning:
     """What a run learns from, and how to judge the classifier.
 
-    targets: (rows,) int64. order: epoch -> the rows of its steps. batches: rows of a step -> its forward passes.
-    tokens: of all training texts. validation_tokens: what `validate` scores. final_tokens: what is scored after
-    the loop. baseline: the classifier can answer already, so it is judged before the first step.
+    targets: as `LabelSet.targets` has them. order: epoch -> the rows of its steps. batches: rows of a step -> its
+    forward passes. tokens: of all training texts. validation_tokens: what `validate` scores. final_tokens: what is
+    scored after the loop. baseline: the classifier can answer already, so it is judged before the first step.
     """
 
     targets: np.ndarray
     order: Callable[[int], list[np.ndarray]]
     batches: Callable[[np.ndarray], list[Batch | Packed]]
     tokens: int
-    validate: Callable[[], Metrics]
+    validate: Callable[[], AnyMetrics]
     loss: Loss
     validation_tokens: int
     final_tokens: int
@@ -184,6 +184,7 @@ def _evaluate(
 ) -> None:
     """Judge the classifier on validation and keep the books on the best."""
     config = plan.config
+    assert config.metric is not None
     started = time.monotonic()
     metrics = learning.validate()
     value = metrics.as_dict()[config.metric]

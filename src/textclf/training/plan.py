@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import cast, get_args
 
-from textclf.config import TrainConfig
+from textclf.config import Metric, TrainConfig
+from textclf.errors import UsageError
+from textclf.labels import LabelSet
+from textclf.metrics import judged_by, metrics_of
+from textclf.model.losses import label_smoothing
 
 STEPS_WANTED = 1000
 """Optimizer steps that a fine-tuning wants at least; see docs/explanation/defaults.md."""
@@ -29,12 +34,21 @@ class Plan:
         return step / self.steps_per_epoch
 
 
-def make_plan(config: TrainConfig, *, rows: int, width: int, pass_tokens: int, probed: bool) -> Plan:
+def make_plan(
+    config: TrainConfig, label_set: LabelSet, *, rows: int, width: int, pass_tokens: int, probed: bool
+) -> Plan:
     """Resolve a config for `rows` training texts and a backbone whose hidden states have `width` numbers.
 
     pass_tokens: what a forward pass on the device at hand takes best. probed: the head starts from a linear probe.
+    Raises UsageError for a metric that the labels are not measured by.
     """
     reasons = []
+    measured = metrics_of(label_set)
+    if config.metric is not None and config.metric not in judged_by(measured):
+        raise UsageError(
+            f"train.metric is {config.metric}, which {label_set.problem_type} is not measured by",
+            hint=f"one of {', '.join(name for name in get_args(Metric) if name in judged_by(measured))}",
+        )
     steps_per_epoch = math.ceil(rows / config.batch_size)
     epochs = config.epochs
     if epochs is None:
@@ -59,6 +73,8 @@ def make_plan(config: TrainConfig, *, rows: int, width: int, pass_tokens: int, p
         learning_rate=rate,
         head_learning_rate=head_rate,
         eval_every=eval_every,
+        metric=config.metric or cast(Metric, measured.HEADLINE[0]),
+        label_smoothing=label_smoothing(label_set) if config.label_smoothing is None else config.label_smoothing,
         micro_batch_tokens=config.micro_batch_tokens or pass_tokens,
     )
     return Plan(resolved, steps_per_epoch, steps, eval_every, tuple(reasons) if steps else ())

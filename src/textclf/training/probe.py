@@ -15,8 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from textclf.labels import LabelSet
+from textclf.model.losses import balanced_weights
+
 CS = (0.001, 0.003, 0.01, 0.03, 0.1)
 """Inverse strengths of the penalty that cross-validation chooses from, for features of unit variance."""
+CS_OF_EACH = (0.03, 0.1, 0.3, 1.0, 3.0)
+"""The same where each label stands against the rest: its few positives are drowned by a strong penalty."""
 FOLDS = 3
 MAX_ROWS = 20_000
 """Training texts that a probe learns from, at most: more change little."""
@@ -46,26 +51,28 @@ class LinearProbe:
                 layer.bias.copy_(torch.from_numpy(self.bias))
 
 
-def rows_to_learn_from(targets_N: np.ndarray, *, width: int, num_labels: int, seed: int) -> np.ndarray | None:
+def rows_to_learn_from(targets: np.ndarray, label_set: LabelSet, *, width: int, seed: int) -> np.ndarray | None:
     """Which training rows a probe takes, sorted; None where they could not tell the labels apart."""
-    limit = min(len(targets_N), MAX_ROWS, int(WORK / (width * num_labels)))
-    labels = len(np.unique(targets_N))
+    limit = min(len(targets), MAX_ROWS, int(WORK / (width * len(label_set))))
+    labels = int(np.count_nonzero(label_set.counts(targets)))
     if labels < 2 or limit < LEAST_ROWS_PER_LABEL * labels:
         return None
-    return np.sort(np.random.default_rng([seed, 1]).permutation(len(targets_N))[:limit])
+    return np.sort(np.random.default_rng([seed, 1]).permutation(len(targets))[:limit])
 
 
 def fit_probe(
     features_ND: np.ndarray,
-    targets_N: np.ndarray,
+    targets: np.ndarray,
     *,
-    num_labels: int,
+    label_set: LabelSet,
     bias: bool,
     scale: bool,
     balanced: bool,
     seed: int,
 ) -> LinearProbe:
-    """Multinomial logistic regression, its penalty chosen by the log-likelihood in cross-validation.
+    """Logistic regression, multinomial or one of each label against the rest, as the label set asks for.
+
+    Its penalty is chosen by the log-likelihood in cross-validation.
 
     bias: whether the layer has one. scale: bring every feature to unit variance first, which raw hidden states need.
     balanced: every label has the same say.
@@ -76,27 +83,39 @@ def fit_probe(
     # Products as small as these gain nothing from more threads, and those of BLAS would be in the way of torch's.
     with threadpool_limits(limits=1, user_api="blas"):
         scaler = StandardScaler(with_mean=bias and scale, with_std=scale).fit(features_ND)
-        scaled_ND = scaler.transform(features_ND)
-        c, right_N = _choose_c(scaled_ND, targets_N, bias=bias, balanced=balanced, seed=seed)
-        model = _regression(bias=bias, balanced=balanced, tol=1e-4).set_params(C=c).fit(scaled_ND, targets_N)
-    coefficients, intercept = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # scikit-learn then keeps the second label's only
-        coefficients, intercept = np.concatenate([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercept / 2
-    weight_CD = np.zeros((num_labels, features_ND.shape[1]), dtype=np.float32)
-    weight_CD[model.classes_] = coefficients / scaler.scale_ if scale else coefficients
-    bias_C = np.zeros(num_labels, dtype=np.float32)
-    if bias:
-        bias_C[:] = intercept.min()  # a label that no row had is as unlikely as the rarest
-        bias_C[model.classes_] = intercept
-        if scale:
-            bias_C -= weight_CD @ scaler.mean_.astype(np.float32)
-    return LinearProbe(weight_CD, bias_C, c, right_N)
+        fit = _fit_independent if label_set.multi else _fit_multinomial
+        weight_CD, bias_C, c, right_N = fit(
+            scaler.transform(features_ND), targets, label_set, bias=bias, balanced=balanced, seed=seed
+        )
+    if scale:
+        weight_CD = weight_CD / scaler.scale_
+        if bias:
+            bias_C = bias_C - weight_CD @ scaler.mean_
+    return LinearProbe(weight_CD.astype(np.float32), bias_C.astype(np.float32), c, right_N)
 
 
 def clearly_better(one: LinearProbe, other: LinearProbe) -> bool:
     """Whether `one` is right more often than chance would make it (McNemar's test, 95 %)."""
     gained, lost = int((one.right & ~other.right).sum()), int((~one.right & other.right).sum())
     return gained - lost > 1.96 * math.sqrt(gained + lost)
+
+
+def _fit_multinomial(
+    features_ND: np.ndarray, targets_N: np.ndarray, label_set: LabelSet, *, bias: bool, balanced: bool, seed: int
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """Weights (num_labels, width), biases (num_labels,), C, and which rows were right when held out."""
+    c, right_N = _choose_c(features_ND, targets_N, bias=bias, balanced=balanced, seed=seed)
+    model = _regression(bias=bias, balanced=balanced, tol=1e-4).set_params(C=c).fit(features_ND, targets_N)
+    coefficients, intercept = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn then keeps the second label's only
+        coefficients, intercept = np.concatenate([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercept / 2
+    weight_CD = np.zeros((len(label_set), features_ND.shape[1]))
+    weight_CD[model.classes_] = coefficients
+    bias_C = np.zeros(len(label_set))
+    if bias:
+        bias_C[:] = intercept.min()  # a label that no row had is as unlikely as the rarest
+        bias_C[model.classes_] = intercept
+    return weight_CD, bias_C, c, right_N
 
 
 def _choose_c(
@@ -131,3 +150,67 @@ def _regression(*, bias: bool, balanced: bool, tol: float) -> Any:
     return LogisticRegression(
         fit_intercept=bias, class_weight="balanced" if balanced else None, max_iter=300, tol=tol, warm_start=True
     )
+
+
+def _fit_independent(
+    features_ND: np.ndarray, targets_NC: np.ndarray, label_set: LabelSet, *, bias: bool, balanced: bool, seed: int
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """As `_fit_multinomial`, each label against the rest."""
+    from sklearn.model_selection import KFold
+
+    positive_C = balanced_weights(label_set, targets_NC) if balanced else np.ones(len(label_set))
+    losses = np.zeros(len(CS_OF_EACH))
+    right = np.zeros((len(CS_OF_EACH), len(targets_NC)), dtype=bool)
+    for learn, held_out in KFold(FOLDS, shuffle=True, random_state=seed).split(features_ND):
+        weights = np.zeros((len(label_set), features_ND.shape[1] + 1))
+        for number, c in enumerate(CS_OF_EACH):  # each starts where the one before it ended
+            weights = _descend(features_ND[learn], targets_NC[learn], positive_C, weights, c=c, bias=bias, tol=1e-3)
+            logits_NC = features_ND[held_out] @ weights[:, :-1].T + weights[:, -1]
+            losses[number] += _log_loss(logits_NC, targets_NC[held_out], positive_C)[0]
+            right[number, held_out] = ((logits_NC > 0) == targets_NC[held_out]).all(axis=1)
+    best = int(losses.argmin())
+    weights = np.zeros((len(label_set), features_ND.shape[1] + 1))
+    weights = _descend(features_ND, targets_NC, positive_C, weights, c=CS_OF_EACH[best], bias=bias, tol=1e-4)
+    return weights[:, :-1], weights[:, -1], CS_OF_EACH[best], right[best]
+
+
+def _descend(
+    features_ND: np.ndarray,
+    targets_NC: np.ndarray,
+    positive_C: np.ndarray,
+    start: np.ndarray,
+    *,
+    c: float,
+    bias: bool,
+    tol: float,
+) -> np.ndarray:
+    """All labels' regressions at once: (num_labels, width + 1), the bias last.
+
+    The sum of their losses has its minimum where each has its own, and one matrix product serves all: several times
+    faster than scikit-learn's OneVsRestClassifier, which goes through the features once for each label.
+    """
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(start.shape)
+        logits_NC = features_ND @ weights[:, :-1].T + weights[:, -1]
+        loss, slope_NC = _log_loss(logits_NC, targets_NC, positive_C)
+        gradient = np.empty_like(weights)
+        gradient[:, :-1] = slope_NC.T @ features_ND + weights[:, :-1] / c
+        gradient[:, -1] = slope_NC.sum(axis=0) if bias else 0.0
+        penalty = 0.5 * float(np.square(weights[:, :-1]).sum()) / c
+        # Per text and label, so that the tolerance means the same for any number of them.
+        return (loss + penalty) / targets_NC.size, gradient.ravel() / targets_NC.size
+
+    options = {"maxiter": 300, "ftol": tol * 1e-4, "gtol": tol * 1e-3}
+    found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return found.x.reshape(start.shape)  # type: ignore[no-any-return]
+
+
+def _log_loss(logits_NC: np.ndarray, targets_NC: np.ndarray, positive_C: np.ndarray) -> tuple[float, np.ndarray]:
+    """Weighted binary cross-entropy summed over texts and labels, and its slope in the logits."""
+    weight_NC = np.where(targets_NC, positive_C, 1.0)
+    signed_NC = np.where(targets_NC, -logits_NC, logits_NC)
+    loss = float((weight_NC * np.logaddexp(0, signed_NC)).sum())
+    slope_NC = weight_NC / (1 + np.exp(-np.clip(signed_NC, -500, 500)))
+    return loss, np.where(targets_NC, -slope_NC, slope_NC)

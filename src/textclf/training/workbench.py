@@ -17,7 +17,7 @@ from textclf.data.encoding import Encoded
 from textclf.data.preparation import Prepared, prepare
 from textclf.data.rows import Rows
 from textclf.errors import DataError, UsageError
-from textclf.metrics import Metrics, measure
+from textclf.metrics import AnyMetrics, measure
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
 from textclf.model.losses import balanced_weights, make_loss
@@ -88,20 +88,18 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     encoded = {"train": train} | {
         split: _encode(rows[split], tokenizer, max_length, split, observe) for split in rows if split != "train"
     }
-    targets = {
-        split: prepared.label_set.targets(label for label in part.labels if label is not None)
-        for split, part in rows.items()
-    }
+    targets = {split: prepared.label_set.targets(part.labels) for split, part in rows.items()}
     fresh = needs_start(classifier, config.model.head)
     probe_rows = None
     if config.train.probe and fresh:
         probe_rows = rows_to_learn_from(
-            targets["train"], width=classifier.width, num_labels=len(prepared.label_set), seed=config.train.seed
+            targets["train"], prepared.label_set, width=classifier.width, seed=config.train.seed
         )
         if probe_rows is None:
             observe(Notice("no linear probe: too few texts for so many labels"))
     plan = make_plan(
         config.train,
+        prepared.label_set,
         rows=len(train),
         width=classifier.width,
         pass_tokens=device.pass_tokens,
@@ -151,10 +149,10 @@ def check(config: RunConfig) -> None:
 def make_learning(bench: Workbench) -> Learning:
     """What the loop learns from: the training texts in steps and batches, the loss, and how validation is scored."""
     train, encoded = bench.config.train, bench.encoded["train"]
-    counts_C = np.bincount(bench.targets["train"], minlength=len(bench.prepared.label_set))
-    weights_C = balanced_weights(counts_C) if train.class_weights == "balanced" else None
+    label_set = bench.prepared.label_set
+    weights_C = balanced_weights(label_set, bench.targets["train"]) if train.class_weights == "balanced" else None
     lengths_N, pad_id = encoded.lengths, bench.classifier.pad_id
-    assert train.micro_batch_tokens is not None
+    assert train.micro_batch_tokens is not None and train.label_smoothing is not None
     max_tokens, max_rows = train.micro_batch_tokens, train.micro_batch_size
 
     def order(epoch: int) -> list[np.ndarray]:
@@ -176,21 +174,25 @@ def make_learning(bench: Workbench) -> Learning:
         batches=batches,
         tokens=len(encoded.ids),
         validate=lambda: measure_split(bench, "validation"),
-        loss=make_loss(weights_C=weights_C, label_smoothing=train.label_smoothing),
+        loss=make_loss(label_set, weights_C=weights_C, label_smoothing=train.label_smoothing),
         validation_tokens=len(bench.encoded["validation"].ids),
         final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train"),
         baseline=bench.baseline,
     )
 
 
-def measure_split(bench: Workbench, split: str, observe: Observer = ignore) -> Metrics:
-    """Score a split with the weights as they are."""
+def measure_split(bench: Workbench, split: str, observe: Observer = ignore) -> AnyMetrics:
+    """Measure a split with the weights as they are."""
+    return measure(bench.targets[split], split_probabilities(bench, split, observe), bench.prepared.label_set)
+
+
+def split_probabilities(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
+    """Score a split with the weights as they are: (rows, num_labels) float32."""
     total = len(bench.encoded[split])
     logits_NC = score(
         bench.classifier, bench.encoded[split], on_progress=lambda done: observe(Phase(f"score {split}", done, total))
     )
-    label_set = bench.prepared.label_set
-    return measure(bench.targets[split], label_set.probabilities(logits_NC), label_set)
+    return bench.prepared.label_set.probabilities(logits_NC)
 
 
 def short_name(reference: str | None) -> str:
