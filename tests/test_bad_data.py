@@ -40,6 +40,17 @@ def lists(folder):
     parquet(folder, "t.parquet", text=["a", "b"], label=[["x"], ["x", "y"]])
 
 
+def lists_of_one(folder):
+    parquet(folder, "t.parquet", text=["a", "b"], label=[["x"], []])
+
+
+def lists_of_ids(folder):
+    features = {"label": {"feature": {"names": ["x", "y"], "_type": "ClassLabel"}, "_type": "List"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"text": ["a", "b"], "label": [[0, 1], [7]]})
+    pq.write_table(table.replace_schema_metadata(metadata), folder / "t.parquet")
+
+
 def lists_as_texts(folder):
     parquet(folder, "t.parquet", text=[["a"], ["b"]], label=["x", "y"])
 
@@ -202,13 +213,73 @@ CASES = {
         ["row 1", "'text' holds a list"],
     ),
     "json labels are lists": (
-        {"t.jsonl": '{"text": "a", "label": ["x"]}'},
+        {"t.jsonl": '{"text": "a", "label": ["x"]}\n{"text": "b", "label": "y"}'},
         "t.jsonl",
         {},
-        ["row 1", "several labels a row"],
+        ["row 2", "holds a text, and lists elsewhere"],
     ),
     "json label is an object": ({"t.jsonl": '{"text": "a", "label": {}}'}, "t.jsonl", {}, ["row 1", "an object"]),
-    "labels are lists": (lists, "t.parquet", {}, ["several labels a row", "this version"]),
+    "lists and a delimiter": (lists, "t.parquet", {"label_delimiter": "|"}, ["lists already", "--label-delimiter"]),
+    "one label in every list": (lists_of_one, "t.parquet", {}, ["one label only, 'x'"]),
+    "no label in any list": (
+        {"t.jsonl": '{"text": "a", "label": []}'},
+        "t.jsonl",
+        {"label_column": "label", "label_delimiter": None},
+        ["no row of train has a label"],
+    ),
+    "empty name in a list": (
+        {"t.jsonl": '{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["y", " "]}'},
+        "t.jsonl",
+        {},
+        ["row 2", "an empty name"],
+    ),
+    "list in a list": ({"t.jsonl": '{"text": "a", "label": [["x"]]}'}, "t.jsonl", {}, ["row 1", "a list, not a label"]),
+    "null in a list": ({"t.jsonl": '{"text": "a", "label": ["x", null]}'}, "t.jsonl", {}, ["row 1", "null, not"]),
+    "id in a list out of range": (
+        lists_of_ids,
+        "t.parquet",
+        {},
+        ["t.parquet, row 2", "'7'", "2 class names", "0 to 1"],
+    ),
+    "unknown label in a list of test": (
+        {
+            "d/train.jsonl": '{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": []}',
+            "d/test.jsonl": '{"text": "a", "label": ["x"]}\n{"text": "c", "label": ["x", "z"]}',
+        },
+        "d",
+        {},
+        ["test.jsonl, row 2", "'z' of test", "does not occur in train"],
+    ),
+    "lists in train only": (
+        {"d/train.jsonl": '{"text": "a", "label": ["x", "y"]}', "d/test.csv": "text,label\na,x\n"},
+        "d",
+        {},
+        ["test.csv, row 1", "holds a text, and lists elsewhere"],
+    ),
+    "two in a column of 0 and 1": (
+        {"t.csv": "text,a,b\nx,0,1\ny,2,0\n"},
+        "t.csv",
+        {"label_columns": ("a", "b")},
+        ["t.csv, row 2", "'a' holds '2'", "1 where a text has the label, else 0"],
+    ),
+    "nothing in a column of 0 and 1": (
+        {"t.csv": "text,a,b\nx,0,1\ny,1,\n"},
+        "t.csv",
+        {"label_columns": ("a", "b")},
+        ["t.csv, row 2", "'b' is empty"],
+    ),
+    "hidden in one column of 0 and 1": (
+        {"t.csv": "text,a,b\nx,0,1\ny,1,-1\n"},
+        "t.csv",
+        {"label_columns": ("a", "b")},
+        ["t.csv, row 2", "-1 in some"],
+    ),
+    "no such column of 0 and 1": (
+        {"t.csv": "text,toxic,threat\nx,0,1\n"},
+        "t.csv",
+        {"label_columns": ("toxic", "treat")},
+        ["no column 'treat'", "--label-columns", "did you mean 'threat'"],
+    ),
     "labels with fractions": (floats, "t.parquet", {}, ["numbers with fractions"]),
     "labels with fractions in csv": ({"t.csv": "text,label\na,0.25\nb,1\n"}, "t.csv", {}, ["numbers with fractions"]),
     "labels are dates": (dates, "t.parquet", {}, ["holds date32", "--label-column"]),

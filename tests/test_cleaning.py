@@ -99,8 +99,8 @@ def test_lookalike_labels_differ_by_case_or_blanks():
 
 
 def test_balance_leaves_absent_labels_out():
-    assert quality.balance({"a": 6, "b": 2, "c": 0}) == quality.Balance(8, 2, 2, 4.0, 6, 0.75)
-    assert quality.balance({}).rows == 0
+    assert quality.balance({"a": 6, "b": 2, "c": 0}, 8) == quality.Balance(8, 2, 2, 4.0, 6, 0.75)
+    assert quality.balance({}, 0).rows == 0
 
 
 def test_token_lengths_are_lengths_that_occur():

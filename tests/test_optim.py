@@ -46,9 +46,14 @@ def test_the_rate_rises_once_and_never_after(warmup: float, schedule: str) -> No
     assert factors[-1] == (1 if schedule == "constant" else pytest.approx(0, abs=1e-9))
 
 
+LABELS = LabelSet(("a", "b"))
+
+
 @given(st.integers(1, 100_000), st.integers(1, 256), st.integers(8, 16_384), st.booleans())
 def test_a_plan_leaves_nothing_open(rows: int, batch_size: int, width: int, probed: bool) -> None:
-    plan = make_plan(TrainConfig(batch_size=batch_size), rows=rows, width=width, pass_tokens=4096, probed=probed)
+    plan = make_plan(
+        TrainConfig(batch_size=batch_size), LABELS, rows=rows, width=width, pass_tokens=4096, probed=probed
+    )
     resolved = plan.config
     assert resolved.epochs is not None and 3 <= resolved.epochs <= 15
     assert plan.steps == resolved.epochs * plan.steps_per_epoch
@@ -58,7 +63,9 @@ def test_a_plan_leaves_nothing_open(rows: int, batch_size: int, width: int, prob
 
 
 def test_what_is_given_is_kept() -> None:
-    given_config = TrainConfig(epochs=0.5, learning_rate=1e-3, head_learning_rate=1e-5, eval_every=7)
-    plan = make_plan(given_config, rows=1000, width=768, pass_tokens=4096, probed=False)
+    given_config = TrainConfig(
+        epochs=0.5, learning_rate=1e-3, head_learning_rate=1e-5, eval_every=7, metric="mcc", label_smoothing=0
+    )
+    plan = make_plan(given_config, LABELS, rows=1000, width=768, pass_tokens=4096, probed=False)
     assert plan.config == replace(given_config, micro_batch_tokens=4096) and plan.reasons == ()
     assert plan.steps == 16

@@ -37,7 +37,8 @@ def written(predictions: Sequence[Prediction], format: str, **options: object) -
 
 
 def prediction(text: str, *scores: tuple[str, float]) -> Prediction:
-    return Prediction(text, scores or (("a", 0.75),), False)
+    scores = scores or (("a", 0.75),)
+    return Prediction(text, (scores[0][0],), scores, False)
 
 
 # --- formats ----------------------------------------------------------------------------------------------------

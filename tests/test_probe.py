@@ -21,6 +21,7 @@ import textclf
 import tiny_models
 from textclf.artifact.runs import Run
 from textclf.errors import DataError, InterruptedRun
+from textclf.labels import LabelSet
 from textclf.training.events import Evaluated, Event, Notice, StepDone
 from textclf.training.probe import clearly_better, fit_probe, rows_to_learn_from
 
@@ -47,6 +48,10 @@ def blobs(labels: int, *, rows: int = 300, width: int = 8) -> tuple[np.ndarray, 
     return (centres[targets] + generator.normal(scale=0.7, size=(rows, width))).astype(np.float32), targets
 
 
+def of(labels: int) -> LabelSet:
+    return LabelSet(tuple(map(str, range(labels))))
+
+
 @pytest.mark.parametrize("labels", [2, 5])
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
@@ -54,7 +59,7 @@ def test_a_probe_labels_as_logistic_regression_does(labels: int, scale: bool, bi
     features, targets = blobs(labels)
     if scale:
         features = features * np.logspace(-2, 2, 8, dtype=np.float32) + (3 if bias else 0)
-    settings = {"num_labels": labels + 1, "balanced": False, "seed": 0}
+    settings = {"label_set": of(labels + 1), "balanced": False, "seed": 0}
     probe = fit_probe(features, targets, bias=bias, scale=scale, **settings)
     logits = features @ probe.weight.T + probe.bias
     unit = (features - (features.mean(0) if bias else 0)) / features.std(0) if scale else features
@@ -69,7 +74,7 @@ def test_balanced_probes_hear_the_rare_label() -> None:
     kept = (targets == 0) | (np.arange(400) % 20 == 0)
     features, targets = features[kept] * 0.5, targets[kept]
     plain, balanced = (
-        fit_probe(features, targets, num_labels=2, bias=True, scale=False, balanced=balanced, seed=0)
+        fit_probe(features, targets, label_set=of(2), bias=True, scale=False, balanced=balanced, seed=0)
         for balanced in (False, True)
     )
     chosen = [((features @ p.weight.T + p.bias).argmax(axis=1) == 1).sum() for p in (plain, balanced)]
@@ -78,7 +83,7 @@ def test_balanced_probes_hear_the_rare_label() -> None:
 
 def test_clearly_better_means_more_than_chance() -> None:
     features, targets = blobs(4)
-    settings = {"num_labels": 4, "bias": True, "scale": False, "balanced": False, "seed": 0}
+    settings = {"label_set": of(4), "bias": True, "scale": False, "balanced": False, "seed": 0}
     good = fit_probe(features, targets, **settings)
     poor = fit_probe(features[:, :1], targets, **settings)
     assert clearly_better(good, poor) and not clearly_better(poor, good) and not clearly_better(good, good)
@@ -86,9 +91,9 @@ def test_clearly_better_means_more_than_chance() -> None:
 
 def test_labels_without_enough_rows_are_not_probed() -> None:
     every = {"width": 32, "seed": 0}
-    assert rows_to_learn_from(np.arange(50), num_labels=50, **every) is None
-    assert rows_to_learn_from(np.zeros(50, dtype=int), num_labels=2, **every) is None
-    taken = rows_to_learn_from(np.arange(100_000) % 10, num_labels=10, **every)
+    assert rows_to_learn_from(np.arange(50), of(50), **every) is None
+    assert rows_to_learn_from(np.zeros(50, dtype=int), of(2), **every) is None
+    taken = rows_to_learn_from(np.arange(100_000) % 10, of(10), **every)
     assert taken is not None and 1000 < len(taken) < 100_000 and (np.diff(taken) > 0).all()
 
 
