@@ -254,7 +254,7 @@ CASES = {
         {"d/train.jsonl": '{"text": "a", "label": ["x", "y"]}', "d/test.csv": "text,label\na,x\n"},
         "d",
         {},
-        ["test.csv, row 1", "holds a text, and lists elsewhere"],
+        ["test.csv: column 'label' holds large_string, and lists elsewhere"],
     ),
     "two in a column of 0 and 1": (
         {"t.csv": "text,a,b\nx,0,1\ny,2,0\n"},

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import tiny_models
 from textclf.data import cleaning
 from textclf.data.preparation import Prepared, prepare
 from textclf.data.rows import make_rows
-from textclf.errors import ConfigError, DataError, UsageError
+from textclf.errors import ConfigError, DataError, ModelError, UsageError
 from textclf.inference.prediction import load
 from textclf.labels import LabelSet
 from textclf.metrics import label_errors, measure, measure_labels
@@ -102,6 +103,18 @@ def test_all_ways_to_write_several_labels_read_alike(
     assert prepared[3].label_set.names == tuple(columns)
     again = prepare(parquet)
     assert again.from_cache and again.label_set == prepared[1].label_set
+
+
+def test_lists_of_class_labels_that_datasets_saved_have_their_names(tmp_path: Path) -> None:
+    import datasets
+
+    inner = datasets.ClassLabel(names=["zebra", "ant", "bee"])
+    features = datasets.Features({"text": datasets.Value("string"), "labels": datasets.List(inner)})
+    made = {"text": [f"t{n}" for n in range(30)], "labels": [[0, 2], [1], []] * 10}
+    datasets.Dataset.from_dict(made, features=features).save_to_disk(str(tmp_path / "saved"))
+    prepared = prepare(tmp_path / "saved")
+    assert prepared.label_set == LabelSet(("zebra", "ant", "bee"), "multi")
+    assert set(prepared.rows("train").labels) == {("zebra", "bee"), ("ant",), ()}
 
 
 def test_rows_that_hide_their_labels_are_no_rows_without_labels(tmp_path: Path) -> None:
@@ -451,9 +464,16 @@ def test_a_metric_of_the_other_kind_is_refused(tmp_path: Path, tiny_base: Path, 
         textclf.finetune(tiny_base, jsonl(tmp_path / "t.jsonl", tickets(60)), metric="accuracy")
 
 
-def test_int8_is_judged_by_whole_answers(trained: Path, tmp_path: Path) -> None:
-    import shutil
+@pytest.mark.parametrize("wrong", [[0.5], 0.5, ["x", 0.5, 0.5], [None] * 3, {"a": 0.5}])
+def test_thresholds_that_do_not_fit_are_a_broken_model(trained: Path, tmp_path: Path, wrong: Any) -> None:
+    copied = shutil.copytree(trained / "model", tmp_path / "model")
+    path = copied / "textclf.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "thresholds": wrong}))
+    with pytest.raises(ModelError, match="thresholds"):
+        load(copied)
 
+
+def test_int8_is_judged_by_whole_answers(trained: Path, tmp_path: Path) -> None:
     from textclf.evaluation.exporting import export
 
     copied = shutil.copytree(trained / "model", tmp_path / "model")

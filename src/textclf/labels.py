@@ -82,9 +82,16 @@ class LabelSet:
         kind: Kind = "multi" if config.get("problem_type") == "multi_label_classification" else "single"
         if kind == "single" or thresholds is None:
             return cls(tuple(names[index] for index in range(len(names))), kind)
-        if len(thresholds) != len(names):
-            raise ModelError(f"{where}: {len(thresholds)} thresholds for {len(names)} labels")
-        return cls(tuple(names[index] for index in range(len(names))), kind, tuple(map(float, thresholds)))
+        try:
+            floors = tuple(float(one) for one in thresholds)
+        except (TypeError, ValueError):
+            floors = ()
+        if len(floors) != len(names):
+            raise ModelError(
+                f"{where}: the thresholds in textclf.json are not one number for each of {len(names)} labels",
+                hint="copy the model folder again",
+            )
+        return cls(tuple(names[index] for index in range(len(names))), kind, floors)
 
     def unknown(self, labels: Sequence[Label | None]) -> tuple[int, str] | None:
         """Position and name of the first label that is not in the set."""

@@ -38,7 +38,7 @@ def read_lists(records: Records, name: str, to_names: Names, *, declared: int | 
     column = records.column(name)
     if not isinstance(column, list) and not (holds_lists(column) or types.is_null(column.type)):
         raise DataError(
-            f"{records.file}: column {name!r} holds {str(column.type)[:60]}, not lists, as it does elsewhere",
+            f"{records.file}: column {name!r} holds {str(column.type)[:60]}, and lists elsewhere",
             hint="write the labels of every split alike; --label-delimiter is for labels in one text",
         )
     cells = column if isinstance(column, list) else column.to_pylist()
