@@ -106,12 +106,11 @@ class LabelSet:
 
         Raises KeyError for a name that is not in the set.
         """
-        ids = [[self.label2id[name] for name in self._named(label)] for label in labels]
         if not self.multi:
-            return np.array(ids, dtype=np.int64).reshape(len(ids))
-        targets_NC = np.zeros((len(ids), len(self)), dtype=np.uint8)
-        for row, of_row in enumerate(ids):
-            targets_NC[row, of_row] = 1
+            return np.fromiter((self.label2id[label] for label in labels), dtype=np.int64)  # type: ignore[index]
+        targets_NC = np.zeros((len(labels), len(self)), dtype=np.uint8)
+        for row, label in enumerate(labels):
+            targets_NC[row, [self.label2id[name] for name in self._named(label)]] = 1
         return targets_NC
 
     def _named(self, label: Label | None) -> Sequence[str]:

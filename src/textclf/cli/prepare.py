@@ -127,8 +127,10 @@ def _labels_per_row(prepared: Prepared) -> dict[str, Any] | None:
 
     from textclf.data.quality import labels_per_row
 
+    if not prepared.label_set.multi:
+        return None
     found = {split: labels_per_row(prepared.rows(split)) for split in prepared.splits}
-    return {split: dataclasses.asdict(one) for split, one in found.items() if one is not None} or None
+    return {split: dataclasses.asdict(one) for split, one in found.items()}
 
 
 def _say_notes(prepared: Prepared) -> None:

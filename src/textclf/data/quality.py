@@ -70,10 +70,8 @@ class LabelsPerRow:
     none: int
 
 
-def labels_per_row(rows: Rows) -> LabelsPerRow | None:
-    """How many labels a row has; None where each has one."""
-    if rows.kind == "single" or not len(rows):
-        return None
+def labels_per_row(rows: Rows) -> LabelsPerRow:
+    """How many labels a row has. At least one row."""
     counts_N = np.array([len(label or ()) for label in rows.labels])
     return LabelsPerRow(float(counts_N.mean()), int(counts_N.max()), int((counts_N == 0).sum()))
 
