@@ -247,6 +247,15 @@ def test_the_graph_goes_to_the_hub_and_back(cli: Run, hub: HubStandIn, copy: Pat
         assert float(ours) == pytest.approx(float(theirs), abs=1e-4)
 
 
+def test_a_graph_of_other_weights_is_not_pushed(cli: Run, hub: HubStandIn, copy: Path, tmp_path: Path) -> None:
+    other = tiny_models.artifact(tmp_path / "other", ["a", "b", "c", "d"])
+    for name in (folder.WEIGHTS, folder.CONFIG):
+        shutil.copy(other / name, copy / name)
+    pushed = cli("push", copy, "alice/tickets", env=hub.environment(tmp_path, token=WRITE_TOKEN))
+    assert pushed.returncode == 0, pushed.stderr
+    assert not [name for name in hub.model("alice/tickets").files if "/" in name]
+
+
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "config.json"])
 def test_a_graph_reads_no_file_but_the_weights(copy: Path, location: str, linked: bool) -> None:

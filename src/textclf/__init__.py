@@ -17,6 +17,7 @@ _PUBLIC = {
     "prepare": "textclf.data.preparation",
     "finetune": "textclf.training.finetuning",
     "evaluate": "textclf.evaluation.evaluation",
+    "export": "textclf.evaluation.exporting",
     "load": "textclf.inference.prediction",
     "push": "textclf.artifact.hub",
     "TextclfError": "textclf.errors",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from textclf.data.preparation import prepare as prepare
     from textclf.errors import TextclfError as TextclfError
     from textclf.evaluation.evaluation import evaluate as evaluate
+    from textclf.evaluation.exporting import export as export
     from textclf.inference.prediction import load as load
     from textclf.training.finetuning import finetune as finetune
 

@@ -140,6 +140,9 @@ class TrainConfig:
     """AdamW's decay, on matrices only: not on biases, norms and their like."""
     max_grad_norm: float = 1.0
     """The gradient is scaled down to this norm; 0 turns clipping off."""
+    averaging: float = 0.2
+    """Share of the run's steps, 0 to 1, that the weights are averaged over (exponentially) for every evaluation and
+    for the model at the end. 0 takes the last weights as they are."""
     label_smoothing: float | None = None
     """Share of the target that is spread over all labels, 0 to 1. None: 0.1, which forgives some wrong labels; 0
     where a text may have several labels."""
@@ -174,6 +177,8 @@ class TrainConfig:
             _at_least(f"train.{name}", getattr(self, name), 0)
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"train.warmup is {self.warmup}; it is a share of all steps, from 0 up to 1")
+        if not 0 <= self.averaging < 1:
+            raise ConfigError(f"train.averaging is {self.averaging}; it is a share of all steps, from 0 up to 1")
         if self.label_smoothing is not None and not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"train.label_smoothing is {self.label_smoothing}; it is a share, from 0 up to 1")
         if self.epochs == 0 and not self.probe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from .training import DEFAULTS, TUNED, trainer_arguments
 
 DATASETS: dict[str, dict[str, Any]] = {
     "banking77": {},
-    "tweet_eval_hate": {},  # look at validation: its test split is of another kind
     "tweet_eval_irony": {},
     "tweet_eval_emotion": {},
-    "scientific": {"min_label_count": 100, "max_rows": 10000},
+    "tweet_eval_hate": {"max_rows": 3000},  # look at validation: its test split is of another kind
+    "scientific": {"min_label_count": 100, "max_rows": 3000},
 }
-TUNED_RATES = (1e-4, 2e-4, 4e-4)
+TUNED_RATES = (2e-4, 4e-4)
 """Of the best-tuned Trainer: take the one that is best on validation; its seconds are those of that run alone."""
 
 
@@ -36,7 +35,7 @@ def _line(setting: Setting, name: str, settings: dict[str, Any]) -> Line:
     contenders = [
         Contender("TF-IDF of words and characters + LinearSVC", "accuracy:of_tfidf", source),
         Contender("frozen mean-pooled features + logistic regression", "accuracy:of_probe", source),
-        Contender("HF defaults (5e-5, 8, 3 epochs)", "accuracy:of_trainer", {**source, "recipe": "defaults"}),
+        Contender("HF defaults (5e-5, 8, fp32, 3 epochs)", "accuracy:of_trainer", {**source, "recipe": "defaults"}),
     ]
     contenders += [
         Contender(f"HF tuned ({rate:g}, 32, bf16, 3 epochs)", "accuracy:of_trainer",
@@ -44,13 +43,14 @@ def _line(setting: Setting, name: str, settings: dict[str, Any]) -> Line:
         for rate in TUNED_RATES
     ]  # fmt: skip
     contenders += [Contender("textclf", "accuracy:of_textclf", {**source, "how": {}})]
-    if _has_setting("fast"):
-        contenders += [Contender("textclf --fast", "accuracy:of_textclf", {**source, "how": {"fast": True}})]
+    contenders += [Contender("textclf --fast", "accuracy:of_textclf", {**source, "how": {"epochs": 0}})]
     return Line(
         name=f"accuracy-{name}",
         title=f"Accuracy for time on {name}",
         contenders=tuple(contenders),
-        comparisons=(Comparison("textclf", "HF defaults (5e-5, 8, 3 epochs)", "seconds", better="less", goal=1.0),),
+        comparisons=(
+            Comparison("textclf", "HF defaults (5e-5, 8, fp32, 3 epochs)", "seconds", better="less", goal=1.0),
+        ),
         seeded=True,
     )
 
@@ -123,7 +123,11 @@ def of_probe(dataset: str, settings: dict[str, Any], seed: int) -> dict[str, flo
 def of_trainer(
     dataset: str, settings: dict[str, Any], recipe: str, seed: int, learning_rate: float = 5e-5
 ) -> dict[str, float]:
-    """transformers' Trainer for three epochs, linear schedule, the architecture's own head; from texts to answers."""
+    """transformers' Trainer for three epochs, linear schedule, the architecture's own head; from texts to answers.
+
+    Batches are padded to their longest text, which answers alike and flatters the seconds of the defaults: padded to
+    128 tokens, they take three times as long on short texts.
+    """
     from datasets import Dataset
     from transformers import (
         AutoModelForSequenceClassification,
@@ -136,13 +140,12 @@ def of_trainer(
     splits = _splits(dataset, settings)
     started = time.perf_counter()
     names = sorted(set(splits["train"][1]))
-    padded = recipe == "defaults"
-    how = DEFAULTS if padded else TUNED
+    how = DEFAULTS if recipe == "defaults" else TUNED
     tokenizer = AutoTokenizer.from_pretrained(minilm())
 
     def encode(batch: dict[str, Any]) -> Any:
         length = how.get("max_length", 512)
-        return tokenizer(batch["text"], truncation=True, max_length=length, padding="max_length" if padded else False)
+        return tokenizer(batch["text"], truncation=True, max_length=length)
 
     rows = {
         split: Dataset.from_dict({"text": texts, "label": [names.index(label) for label in labels]}).map(
@@ -189,9 +192,3 @@ def _scores(
         found[f"{split}_accuracy"] = float(accuracy_score(splits[split][1], predicted))
         found[f"{split}_macro_f1"] = float(f1_score(splits[split][1], predicted, average="macro"))
     return found
-
-
-def _has_setting(name: str) -> bool:
-    from textclf import config
-
-    return any(name in {field.name for field in dataclasses.fields(section)} for section in config.SECTIONS.values())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textclf import __version__
-from textclf.artifact import card, folder, remote, runs, screening
+from textclf.artifact import card, folder, graph, remote, runs, screening
 from textclf.errors import HubError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -291,12 +291,19 @@ def _check_not_taken(listing: list[str], repo_id: str) -> None:
 
 
 def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]:
-    """Every file as it will be on the Hub: weights and vocabulary as they are, JSON without traces of this machine."""
+    """Every file as it will be on the Hub: weights and vocabulary as they are, JSON without traces of this machine.
+
+    Without ONNX graphs that were made from other weights.
+    """
     content: dict[str, bytes | Path] = {}
     cleaned: dict[str, Any] = {}
+    graphs = {"fp32": folder.GRAPH, "int8": folder.GRAPH_INT8}
+    left_out = {folder.CARD, *(name for kind, name in graphs.items() if not graph.belongs(artifact.folder, kind))}
+    if left_out.issuperset(graphs.values()):
+        left_out.add(folder.GRAPH_FACTS)
     for path in sorted(artifact.folder.rglob("*")):
         name = path.relative_to(artifact.folder).as_posix()
-        if name == folder.CARD or not path.is_file() or not _matches(name, folder.PUBLISHED):
+        if name in left_out or not path.is_file() or not _matches(name, folder.PUBLISHED):
             continue
         content[name] = path
         if name in _CLEANED:

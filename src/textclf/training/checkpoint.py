@@ -16,8 +16,10 @@ from torch.optim import Optimizer
 from textclf import atomic
 from textclf.errors import ModelError
 from textclf.model.classifier import Classifier
+from textclf.training.averaging import WeightAverage
 
 WEIGHTS = "weights.safetensors"
+AVERAGE = "average.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 
@@ -47,11 +49,15 @@ class Progress:
     scaler: dict[str, Any] | None = None
 
 
-def save(folder: Path, progress: Progress, classifier: Classifier, optimizer: Optimizer) -> None:
+def save(
+    folder: Path, progress: Progress, classifier: Classifier, optimizer: Optimizer, average: WeightAverage | None
+) -> None:
     """Write `step-N` under `folder`, then delete all but the newest two and the best."""
     with atomic.new_folder(folder / f"step-{progress.step}", manifest=True) as draft:
         weights = {name: tensor.contiguous() for name, tensor in _weights(classifier).items()}
         _write(weights, draft / WEIGHTS)
+        if average is not None:
+            _write(average.tensors(), draft / AVERAGE)
         _write(_optimizer_tensors(classifier, optimizer), draft / OPTIMIZER)
         atomic.write_json(draft / STATE, asdict(progress))
     steps = _steps(folder)
@@ -72,10 +78,14 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, damaged
 
 
-def load(path: Path, classifier: Classifier, optimizer: Optimizer) -> Progress:
-    """Put the state of a checkpoint into the classifier and the optimizer. Raises ModelError if it does not fit."""
-    progress = load_weights(path, classifier)
+def load(path: Path, classifier: Classifier, optimizer: Optimizer, average: WeightAverage | None) -> Progress:
+    """Put the state of a checkpoint into all that learns. Raises ModelError if it does not fit."""
+    progress = _load_weights(path, WEIGHTS, classifier)
     try:
+        if average is not None:
+            kept = load_file(path / AVERAGE)
+            for name, mean in average.tensors().items():
+                mean.copy_(kept[name])
         tensors = load_file(path / OPTIMIZER)
         names = {parameter: name for name, parameter in classifier.named_parameters()}
         for group in optimizer.param_groups:
@@ -92,10 +102,16 @@ def load(path: Path, classifier: Classifier, optimizer: Optimizer) -> Progress:
     return progress
 
 
-def load_weights(path: Path, classifier: Classifier) -> Progress:
-    """Put only the weights of a checkpoint into the classifier."""
+def load_best(path: Path, classifier: Classifier) -> None:
+    """Put the weights that a checkpoint was judged by into the classifier."""
+    _load_weights(path, WEIGHTS, classifier)
+    if (path / AVERAGE).is_file():
+        _load_weights(path, AVERAGE, classifier)
+
+
+def _load_weights(path: Path, name: str, classifier: Classifier) -> Progress:
     try:
-        classifier.load_state_dict(load_file(path / WEIGHTS), strict=False)
+        classifier.load_state_dict(load_file(path / name), strict=False)
         return Progress(**json.loads((path / STATE).read_text(encoding="utf-8")))
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as err:
         raise ModelError(

@@ -81,8 +81,8 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
         micro_batches=len(passes),
         seconds=float(seconds),
         memory=bench.device.peak_memory(),
-        # Weights and two moments in fp32, for two checkpoints and the best; then the model itself.
-        disk=4 * parameters * (3 * 3 + 1),
+        # Weights, their mean and two moments in fp32, for two checkpoints and the best; then the model itself.
+        disk=4 * parameters * (3 * (3 + bool(plan.config.averaging)) + 1),
         device=bench.device.reason,
         config=as_dict(bench.config),
     )

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from textclf.model.classifier import Classifier
 from textclf.model.device import Device
 from textclf.model.losses import Loss
 from textclf.training import checkpoint
+from textclf.training.averaging import WeightAverage
 from textclf.training.checkpoint import Progress
 from textclf.training.events import Evaluated, Notice, Observer, StepDone
 from textclf.training.optim import make_optimizer, rate_factor, set_rate
@@ -80,7 +82,8 @@ def fit(
     optimizer = make_optimizer(classifier, config)
     scaler = GradScaler(device.kind, enabled=device.precision == "fp16")
     begin = Progress(evaluated_step=-1 if learning.baseline else 0, seconds=spent)
-    progress = checkpoint.load(resume, classifier, optimizer) if resume else begin
+    average = WeightAverage(classifier, share=config.averaging) if config.averaging else None
+    progress = checkpoint.load(resume, classifier, optimizer, average) if resume else begin
     if progress.scaler:
         scaler.load_state_dict(progress.scaler)
     pace = _Pace(plan, progress, learning)
@@ -93,8 +96,9 @@ def fit(
     while True:
         due = progress.step == plan.steps or progress.stopped_early or progress.step % plan.eval_every == 0
         if due and progress.step > progress.evaluated_step:
-            _evaluate(classifier, learning, plan, progress, pace, tracker, observe)
-            _save(checkpoints, progress, classifier, optimizer, scaler, pace, losses)
+            with average.applied() if average else nullcontext():
+                _evaluate(classifier, learning, plan, progress, pace, tracker, observe)
+            _save(checkpoints, progress, classifier, optimizer, average, scaler, pace, losses)
         progress.finished = progress.step == plan.steps or progress.stopped_early is not None
         if progress.finished:
             break
@@ -103,9 +107,8 @@ def fit(
             order = learning.order(epoch)
         rows = order[place]
         torch.manual_seed(_step_seed(config.seed, progress.step))
-        rate = set_rate(
-            optimizer, rate_factor(pace.schedule_position(), warmup=config.warmup, schedule=config.schedule)
-        )
+        position = pace.schedule_position()
+        rate = set_rate(optimizer, rate_factor(position, warmup=config.warmup, schedule=config.schedule))
         step_loss = torch.zeros((), device=device.torch_device)
         try:
             for batch in learning.batches(rows):
@@ -127,6 +130,8 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         losses = [*losses[1 - LOG_EVERY :], step_loss]
         progress.step += 1
+        if average is not None:
+            average.step_done(progress.step, position)
         pace.step_done(len(rows))
 
         log_now = progress.step % LOG_EVERY == 0 or progress.step in (
@@ -149,12 +154,14 @@ def fit(
             progress.stopped_early = f"the {config.max_minutes:g} minutes of --max-minutes are over"
             observe(Notice(f"stopped at step {progress.step}: {progress.stopped_early}"))
         elif save_now:
-            _save(checkpoints, progress, classifier, optimizer, scaler, pace, losses)
+            _save(checkpoints, progress, classifier, optimizer, average, scaler, pace, losses)
             saved_at = time.monotonic()
         if stop_now:
             return progress
     if progress.best_step is not None and progress.best_step != progress.step:
-        checkpoint.load_weights(checkpoints / f"step-{progress.best_step}", classifier)
+        checkpoint.load_best(checkpoints / f"step-{progress.best_step}", classifier)
+    elif average is not None:
+        average.swap()
     return progress
 
 
@@ -163,6 +170,7 @@ def _save(
     progress: Progress,
     classifier: Classifier,
     optimizer: Optimizer,
+    average: WeightAverage | None,
     scaler: GradScaler,
     pace: _Pace,
     losses: list[torch.Tensor],
@@ -170,7 +178,7 @@ def _save(
     progress.recent = [float(loss) for loss in losses]
     progress.scaler = scaler.state_dict() or None
     progress.seconds = pace.seconds()
-    checkpoint.save(folder, progress, classifier, optimizer)
+    checkpoint.save(folder, progress, classifier, optimizer, average)
 
 
 def _evaluate(
