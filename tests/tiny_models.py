@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from textclf.artifact import folder as artifact_folder
 from textclf.artifact.folder import Facts
+from textclf.model import backbone  # makes textclf's own types known to transformers
 
 CORPUS = (
     "where is my card and when will it arrive",
@@ -111,6 +112,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], Callable[[], PreTrainedToken
     "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}, lambda: byte_bpe("gpt2")),
     "qwen3": ("Qwen3Config", _DECODER, lambda: byte_bpe("gpt2")),
     "llama": ("LlamaConfig", _DECODER, lambda: byte_bpe("llama")),
+    "openelm": (
+        "OpenELMConfig",
+        {"num_transformer_layers": 3, "model_dim": 32, "head_dim": 8, "num_gqa_groups": 2, "ffn_dim_divisor": 16,
+         "max_context_length": 512, "initializer_range": 0.1},
+        lambda: byte_bpe("llama"),
+    ),
     "gemma3": ("Gemma3TextConfig", {**_DECODER, "sliding_window": 64}, lambda: byte_bpe("llama")),
 }
 """Name -> config class, its settings, its tokenizer."""
@@ -126,7 +133,7 @@ def pretrained(folder: Path, architecture: str = "bert", *, seed: int = 0) -> Pa
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    config = getattr(transformers, class_name)(**{**settings, **ids})
+    config = _config_class(class_name)(**{**settings, **ids})
     torch.manual_seed(seed)
     AutoModel.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -142,7 +149,7 @@ def artifact(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.split_special_tokens = True
-    config = getattr(transformers, class_name)(**{**settings, "vocab_size": len(tokenizer)})
+    config = _config_class(class_name)(**{**settings, "vocab_size": len(tokenizer)})
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = "single_label_classification"
@@ -164,6 +171,10 @@ def artifact(
     )
     artifact_folder.write_facts(folder, facts)
     return folder
+
+
+def _config_class(name: str) -> Any:
+    return getattr(transformers, name, None) or getattr(backbone, name)
 
 
 @functools.cache

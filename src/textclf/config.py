@@ -92,6 +92,8 @@ class ModelConfig:
     """Hub id or folder of the pretrained model."""
     revision: str | None = None
     """Branch, tag or commit on the Hub. None: the main branch."""
+    tokenizer: str | None = None
+    """Hub id or folder of a tokenizer, for a model that brings none, such as OpenELM. None: the model's own."""
     max_length: int | None = None
     """Tokens of a text that the model reads. None: 64, 128, 256 or 512, the first that 99 % of the texts fit in."""
     head: Literal["auto", "own", "mean"] = "auto"
@@ -102,6 +104,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _not_empty("model.name", self.name)
+        _not_empty("model.tokenizer", self.tokenizer)
         _at_least("model.max_length", self.max_length, 4)
 
 

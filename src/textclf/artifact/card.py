@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from textclf import __version__
-from textclf.artifact import folder
+from textclf.artifact import folder, screening
 from textclf.artifact.screening import last_part
 from textclf.labels import HALF, LabelSet
 from textclf.metrics import LOWER_IS_BETTER
@@ -158,13 +158,9 @@ def _use(repo_id: str | None, artifact: folder.Artifact) -> str:
         if multi
         else ""
     )
-    own_code = config.get("model_type") == "textclf"
+    own_code = _own_code(config)
     trust = ", trust_remote_code=True" if own_code else ""
-    why = (
-        f"; `trust_remote_code=True` too, as the mean-pooled head is defined in `{folder.MODELLING}` beside the weights"
-        if own_code
-        else ""
-    )
+    why = f"; `trust_remote_code=True` too, as {own_code} beside the weights" if own_code else ""
     return f"""## How to use it
 
 On the command line, one text per line in, {answer} per line out:
@@ -191,6 +187,17 @@ import textclf
 classifier = textclf.load("{name}")
 classifier.predict(["a text", "another text"])
 ```"""
+
+
+def _own_code(config: dict[str, Any]) -> str | None:
+    """What of a model transformers has not, and in which files it is defined."""
+    if config.get("model_type") == "openelm":
+        return f"OpenELM is not part of transformers and is defined in `{folder.MODELLING_OPENELM}`"
+    if config.get("model_type") != screening.OWN_HEAD:
+        return None
+    if config.get("text_config", {}).get("model_type") == "openelm":
+        return f"OpenELM and its head are defined in `{folder.MODELLING_OPENELM}` and `{folder.MODELLING}`"
+    return f"the mean-pooled head is defined in `{folder.MODELLING}`"
 
 
 def _results(facts: folder.Facts) -> str:

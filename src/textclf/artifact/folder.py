@@ -23,7 +23,8 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 CARD = "README.md"
 POOLING = "1_Pooling/config.json"
 MODELLING = "modeling_textclf.py"
-"""The code of a head that transformers has not: what plain transformers load it with. textclf itself never reads it."""
+MODELLING_OPENELM = "openelm.py"
+"""The code of what transformers has not: what plain transformers load it with. textclf itself never reads it."""
 TEXTCLF = "textclf.json"
 GRAPH = "onnx/graph.onnx"
 GRAPH_INT8 = "onnx/graph_int8.onnx"
@@ -33,14 +34,16 @@ WEIGHT_SHARDS = "model-*-of-*.safetensors"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 """Weights that only unpickling opens."""
 
-LOADED = (
-    *(CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEXTCLF, "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "*.model", POOLING),
-    *(GRAPH, GRAPH_INT8, GRAPH_FACTS),
-)
+VOCABULARIES = (TOKENIZER, "vocab.txt", "vocab.json", "*.model")
+"""Patterns of files without one of which there is no tokenizer."""
+
+TOKENIZER_FILES = (*VOCABULARIES, "merges.txt", TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json")
+"""Patterns of all that a tokenizer consists of."""
+
+LOADED = (CONFIG, TEXTCLF, *TOKENIZER_FILES, POOLING, GRAPH, GRAPH_INT8, GRAPH_FACTS)
 """Patterns of what a model needs beside its weights. No code, no template, nothing of another framework."""
 
-PUBLISHED = (CARD, MODELLING, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
+PUBLISHED = (CARD, MODELLING, MODELLING_OPENELM, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
 """Patterns of what leaves this machine with an artifact: not a file more, whatever lies in the folder."""
 
 SCHEMA_VERSION = 1

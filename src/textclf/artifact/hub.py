@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,15 +76,67 @@ def locate(reference: str | os.PathLike[str] | None = None) -> Path:
     return fetch(reference).folder
 
 
-def fetch(reference: str | os.PathLike[str], *, revision: str | None = None, allow_bin: bool = False) -> Fetched:
+def fetch(
+    reference: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    allow_bin: bool = False,
+    with_tokenizer: bool = False,
+) -> Fetched:
     """A model folder with its weights, screened: a folder as it is, a Hub id through the Hub's cache.
 
     Of a repository only what is needed comes here: config, tokenizer, one set of weights (safetensors;
     `.bin` only with `allow_bin` and where there is nothing else), and never code. Where the Hub cannot
-    be reached the cache answers.
+    be reached the cache answers. with_tokenizer: it must bring a tokenizer, which is looked for first.
     Raises ModelError (neither a folder nor a Hub id; not a whole model), HubError (not found, gated,
     no such revision, no network), RefusedError (pickled weights, code from the repository).
     """
+    local = _local_folder(reference)
+    if local is not None:
+        screening.check_config(local)
+        if with_tokenizer:
+            screening.check_tokenizer(_names_in(local), where=str(local))
+        screening.check_weights(local, allow_bin=allow_bin)
+        return Fetched(local, None)
+    name = os.fspath(reference)
+
+    def wanted(listing: list[str]) -> tuple[str, ...]:
+        where = f"{name} on the Hub"
+        if folder.CONFIG not in listing:
+            raise ModelError(
+                f"{where} has no {folder.CONFIG}", hint="only models in the format of transformers can be loaded"
+            )
+        if with_tokenizer:
+            screening.check_tokenizer(listing, where=where)
+        weights = screening.check_files(listing, where=where, allow_bin=allow_bin)
+        return (*weights, *_matching(listing, folder.LOADED))
+
+    snapshot = _fetch_from_hub(name, revision, wanted)
+    screening.check_config(snapshot)
+    return Fetched(snapshot, snapshot.name)
+
+
+def fetch_tokenizer(reference: str | os.PathLike[str]) -> Path:
+    """A folder with a tokenizer: a folder as it is, of a Hub id the tokenizer's files alone, through the Hub's cache.
+
+    Raises ModelError (neither a folder nor a Hub id; no tokenizer there) and HubError (not found, gated, no network).
+    """
+    local = _local_folder(reference)
+    if local is not None:
+        screening.check_tokenizer(_names_in(local), where=str(local))
+        return local
+    name = os.fspath(reference)
+
+    def wanted(listing: list[str]) -> tuple[str, ...]:
+        screening.check_tokenizer(listing, where=f"{name} on the Hub")
+        # Which class reads a vocabulary may be said in the model's config alone.
+        return _matching(listing, (*folder.TOKENIZER_FILES, folder.CONFIG))
+
+    return _fetch_from_hub(name, None, wanted)
+
+
+def _local_folder(reference: str | os.PathLike[str]) -> Path | None:
+    """The folder that a reference means; None for a Hub id. Raises ModelError where it can be neither."""
     name = os.fspath(reference)
     try:
         local = Path(name).expanduser()
@@ -91,18 +144,14 @@ def fetch(reference: str | os.PathLike[str], *, revision: str | None = None, all
     except (OSError, RuntimeError):  # a name too long for a file, a home that nobody has
         is_folder = exists = False
     if is_folder:
-        screening.check_config(local)
-        screening.check_weights(local, allow_bin=allow_bin)
-        return Fetched(local, None)
+        return local
     if exists:
         raise ModelError(f"{name} is a file", hint="give the model's folder, not a file in it")
     if not isinstance(reference, str) or not _is_hub_id(name):
         raise ModelError(
             f"there is no model {name!r}: no run, no folder, and not the form of a Hub id", hint=_nearest(name)
         )
-    snapshot = _fetch_from_hub(name, revision, allow_bin)
-    screening.check_config(snapshot)
-    return Fetched(snapshot, snapshot.name)
+    return None
 
 
 def push(
@@ -167,7 +216,8 @@ def push(
     return dataclasses.replace(done, commit=commit, changed=info is None or commit != info.sha)
 
 
-def _fetch_from_hub(repo_id: str, revision: str | None, allow_bin: bool) -> Path:
+def _fetch_from_hub(repo_id: str, revision: str | None, wanted: Callable[[list[str]], tuple[str, ...]]) -> Path:
+    """A snapshot with those files of a repository that `wanted` picks from its listing, or raises over."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
@@ -176,41 +226,34 @@ def _fetch_from_hub(repo_id: str, revision: str | None, allow_bin: bool) -> Path
         )
     except HubError as err:
         if remote.unreachable(err):
-            cached = _cached(repo_id, revision, allow_bin)
+            cached = _cached(repo_id, revision, wanted)
             if cached:
                 return cached
         if remote.missing(err):
             err.message = f"there is no model {repo_id!r}: no run, no folder, and {err.message}"
         err.hint = _nearest(repo_id, otherwise=err.hint)
         raise
-    listing = [file.rfilename for file in info.siblings or []]
-    if folder.CONFIG not in listing:
-        raise ModelError(
-            f"{repo_id} on the Hub has no {folder.CONFIG}",
-            hint="only models in the format of transformers can be loaded",
-        )
-    weights = screening.check_files(listing, where=f"{repo_id} on the Hub", allow_bin=allow_bin)
-    wanted = [*weights, *(name for name in listing if _matches(name, folder.LOADED))]
+    files = wanted([file.rfilename for file in info.siblings or []])
     # Not by commit: the client notes what the branch stood for, and finds it by that note when offline.
     path = remote.ask(
-        lambda: snapshot_download(repo_id, revision=revision, allow_patterns=[glob.escape(name) for name in wanted]),
+        lambda: snapshot_download(repo_id, revision=revision, allow_patterns=[glob.escape(name) for name in files]),
         about=repo_id,
         revision=revision,
     )
     return Path(path)
 
 
-def _cached(repo_id: str, revision: str | None, allow_bin: bool) -> Path | None:
+def _cached(repo_id: str, revision: str | None, wanted: Callable[[list[str]], tuple[str, ...]]) -> Path | None:
     """The snapshot that the cache holds, if it is whole."""
     from huggingface_hub import snapshot_download
 
     plain = [name for name in folder.LOADED if "*" not in name]
     try:
         path = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=plain))
-        weights = screening.check_files([file.name for file in path.iterdir()], where=repo_id, allow_bin=allow_bin)
-        if weights[0].endswith(".json"):
-            shards = set(json.loads((path / weights[0]).read_text(encoding="utf-8"))["weight_map"].values())
-            return path if all((path / name).is_file() for name in shards) else None
+        for index in (name for name in wanted(_names_in(path)) if name.endswith(".index.json")):
+            shards = set(json.loads((path / index).read_text(encoding="utf-8"))["weight_map"].values())
+            if not all((path / name).is_file() for name in shards):
+                return None
     except (OSError, ModelError):
         return None
     return path
@@ -330,6 +373,14 @@ def _commit(api: HfApi, repo_id: str, content: dict[str, bytes | Path], listing:
         lambda: api.create_commit(repo_id, [*additions, *deletions], commit_message=message), about=repo_id
     )
     return str(commit.oid)
+
+
+def _names_in(place: Path) -> list[str]:
+    return [entry.name for entry in place.iterdir()]
+
+
+def _matching(listing: list[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in listing if _matches(name, patterns))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -21,8 +21,9 @@ from textclf.errors import ModelError, RefusedError
 _PATH = re.compile(r"(/[^/\s]+/\S|~[^/\s]*/\S|[A-Za-z]:[\\/]|\\\\|file:)")
 """How a text begins that is a path on one machine. `/think` and `/s` are tokens, not paths."""
 
-OWN_TYPE = "textclf"
-"""The model type of a head that textclf defines; its code is taken from this package, never from the folder."""
+OWN_HEAD = "textclf"
+OWN_TYPES = frozenset({OWN_HEAD, "openelm"})
+"""Model types that textclf defines: a head, and a decoder. Their code is this package's, never the folder's."""
 
 _HOMES = re.compile(r"(?:/home|/Users|/root|[A-Za-z]:\\+Users)[\\/]+[^\\/\s\"']+")
 """The home folder of anybody, in the middle of a text."""
@@ -53,10 +54,10 @@ def check_config(folder: Path) -> dict[str, Any]:
                 hint="choose a model of an architecture that transformers has itself",
             )
     kind = config.get("model_type")
-    if kind == OWN_TYPE and isinstance(config.get("text_config"), dict):
+    if kind == OWN_HEAD and isinstance(config.get("text_config"), dict):
         kind = config["text_config"].get("model_type")  # the head is ours; the backbone is what must be known
-    if isinstance(kind, str) and kind in _known_types():
-        return config  # an auto_map beside it stays unread: the class of transformers is used
+    if isinstance(kind, str) and (kind in OWN_TYPES or kind in _known_types()):
+        return config  # an auto_map beside it stays unread: the class of transformers, or ours, is used
     if "auto_map" in asked:
         raise RefusedError(
             f"{path}: model type {kind!r} needs code from its repository, and that is never run",
@@ -101,6 +102,18 @@ def check_files(listing: Iterable[str], *, where: str, allow_bin: bool) -> tuple
             hint="if you trust it: --set model.allow_bin=true (it is then opened with weights_only)",
         )
     return (names.PICKLES[0],) if names.PICKLES[0] in pickles else tuple(pickles)
+
+
+def check_tokenizer(listing: Iterable[str], *, where: str) -> None:
+    """That a listing of files holds a tokenizer. Raises ModelError, with what to do, where it does not."""
+    listing = list(listing)
+    if not any(fnmatch.filter(listing, pattern) for pattern in names.VOCABULARIES):
+        raise ModelError(
+            f"{where} comes without a tokenizer",
+            hint="give the one that it was trained with, a Hub id or a folder: --tokenizer TOKENIZER\n"
+            "OpenELM's is Llama 2's: accept the licence at https://huggingface.co/meta-llama/Llama-2-7b-hf, log in "
+            "with `hf auth login` (or set HF_TOKEN), then --tokenizer meta-llama/Llama-2-7b-hf",
+        )
 
 
 def without_traces(document: Any, *, where: str, keep: Container[str] = ()) -> Any:

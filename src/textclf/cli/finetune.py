@@ -35,6 +35,10 @@ def finetune(
         str | None, typer.Option("--model", "-m", help="Hub id or folder of a pretrained model.", show_default=False)
     ] = None,
     dataset: DatasetOpt = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Hub id or folder of a tokenizer. Default: the model's own.", show_default=False),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="A ready-made configuration, such as quickstart.", show_default=False)
     ] = None,
@@ -149,7 +153,7 @@ def finetune(
     if fast and epochs is not None:
         raise UsageError("--fast does not fine-tune, so --epochs says nothing", hint="give one of the two")
     flags = {
-        "name": model, "dataset": dataset, "text_column": text_column, "label_column": label_column,
+        "name": model, "tokenizer": tokenizer, "dataset": dataset, "text_column": text_column, "label_column": label_column,
         "label_delimiter": label_delimiter, "label_columns": names(label_columns), "columns": names(columns),
         "validation_size": validation_size, "test_size": test_size, "min_label_count": min_label_count,
         "other_label": other_label, "balance": balance, "max_rows": max_rows, "head": head,

@@ -92,7 +92,7 @@ def _lengths(prepared: Prepared, model: str) -> np.ndarray:
     from textclf.data.encoding import encode
     from textclf.model.tokenizer import backend, load_tokenizer
 
-    tokenizer = backend(load_tokenizer(hub.fetch(model).folder))
+    tokenizer = backend(load_tokenizer(hub.fetch_tokenizer(model)))
     return encode(prepared.rows("train").text_column, tokenizer).lengths
 
 

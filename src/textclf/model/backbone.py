@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from textclf.artifact import folder as names
 from textclf.errors import ModelError, RefusedError
 from textclf.labels import LabelSet
+from textclf.model import openelm
 from textclf.model.modeling_textclf import TextclfConfig, TextclfForSequenceClassification
+from textclf.model.openelm import OpenELMConfig, OpenELMForCausalLM, OpenELMForSequenceClassification, OpenELMModel
 
 AutoConfig.register("textclf", TextclfConfig)
-AutoModelForSequenceClassification.register(TextclfConfig, TextclfForSequenceClassification)
-# Saved models then name the file that defines them, and bring it along.
-TextclfConfig.register_for_auto_class()
-TextclfForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+AutoConfig.register("openelm", OpenELMConfig)
+AutoModel.register(OpenELMConfig, OpenELMModel)
+AutoModelForCausalLM.register(OpenELMConfig, OpenELMForCausalLM)
+for _config_class, _class in (
+    (TextclfConfig, TextclfForSequenceClassification),
+    (OpenELMConfig, OpenELMForSequenceClassification),
+):
+    AutoModelForSequenceClassification.register(_config_class, _class)
+    # Saved models then name the file that defines them, and bring it along.
+    _config_class.register_for_auto_class()
+    _class.register_for_auto_class("AutoModelForSequenceClassification")
 
 BATCH_DEPENDENT = frozenset({"fnet", "convbert"})
 """Model types whose answer for a text changes with the texts padded beside it: no mask reaches their mixing."""
@@ -106,6 +123,26 @@ def mean_pooled(network: PreTrainedModel, label_set: LabelSet) -> PreTrainedMode
     return TextclfForSequenceClassification(config, backbone)
 
 
+def save(network: PreTrainedModel, folder: Path) -> None:
+    """Write config.json and model.safetensors as transformers does, and beside them the code that it has not."""
+    with silent():
+        network.save_pretrained(folder)
+    if isinstance(network, TextclfForSequenceClassification) and isinstance(network.backbone, OpenELMModel):
+        # Only a head's own file is brought along, and transformers knows a model by the files that one imports.
+        shutil.copyfile(openelm.__file__, folder / names.MODELLING_OPENELM)
+        with (folder / names.MODELLING).open("a", encoding="utf-8") as file:
+            file.write(_WITH_OPENELM)
+
+
+_WITH_OPENELM = """
+
+from .openelm import OpenELMConfig, OpenELMModel  # noqa: E402
+
+AutoConfig.register("openelm", OpenELMConfig, exist_ok=True)
+AutoModel.register(OpenELMConfig, OpenELMModel, exist_ok=True)
+"""
+
+
 def pretrained_pooling(folder: Path) -> str | None:
     """How the model in a folder was pretrained to pool, if it says so as sentence-transformers do: `mean`."""
     try:
@@ -128,10 +165,13 @@ def head_names(network: PreTrainedModel) -> set[str]:
 def _config(folder: Path) -> Any:
     try:
         with silent():
-            return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as err:  # strict configs raise many kinds, all of them about this one file
         first = str(err).strip().split("\n", 1)[0]
         raise ModelError(f"{folder / 'config.json'} is not a config that transformers reads: {first}") from err
+    # It names code of the repository it came from, which is never run here, and must not be named by what is saved.
+    vars(config).pop("auto_map", None)
+    return config
 
 
 def _load(folder: Path, config: Any, *, allow_bin: bool) -> tuple[PreTrainedModel, dict[str, Any]]:

@@ -17,7 +17,7 @@ from textclf.data.batching import Batch, Packed
 from textclf.data.encoding import Encoded
 from textclf.errors import UsageError
 from textclf.labels import LabelSet
-from textclf.model.backbone import head_names, load_backbone, load_finished, mean_pooled, silent
+from textclf.model.backbone import head_names, load_backbone, load_finished, mean_pooled, save
 from textclf.model.modeling_textclf import TextclfForSequenceClassification
 from textclf.model.packing import PackedForward, packed_forward
 from textclf.model.vocabulary import CompactVocabulary, compact
@@ -145,6 +145,5 @@ class Classifier(nn.Module):
         return {f"network.{name}" for name in head_names(self.network)}
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors as transformers does."""
-        with silent():
-            self.network.save_pretrained(folder)
+        """Write config.json and model.safetensors as transformers does, with the code of a model that it has not."""
+        save(self.network, folder)

@@ -112,7 +112,11 @@ def resolve(
     return replace(
         merged,
         data=replace(merged.data, dataset=_absolute(merged.data.dataset)),
-        model=replace(merged.model, name=_absolute(merged.model.name)),
+        model=replace(
+            merged.model,
+            name=_absolute(merged.model.name),
+            tokenizer=_absolute(merged.model.tokenizer) if merged.model.tokenizer is not None else None,
+        ),
     )
 
 
@@ -244,6 +248,8 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
     prepared, config = bench.prepared, as_dict(bench.config)
     config["data"]["dataset"] = prepared.name
     config["model"]["name"] = bench.base_name
+    if bench.config.model.tokenizer is not None:
+        config["model"]["tokenizer"] = short_name(bench.config.model.tokenizer)
     return Facts(
         max_length=bench.max_length,
         base_model=bench.base_name,
@@ -277,8 +283,8 @@ def _begin(old: Run | None, run_folder: Path, request: RunConfig) -> Run:
     if old is None:
         runs.check_free(run_folder)
     else:
-        for value in (request.data.dataset, request.model.name):
-            if Path(str(value)).is_relative_to(run_folder):
+        for value in (request.data.dataset, request.model.name, request.model.tokenizer):
+            if value is not None and Path(str(value)).is_relative_to(run_folder):
                 raise UsageError(
                     f"{value} lies in the run that --overwrite would delete", hint="give the new run another --out"
                 )

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from textclf.artifact import hub
-from textclf.config import RunConfig
+from textclf.config import ModelConfig, RunConfig
 from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
 from textclf.data.encoded_files import cut_kept, encode_kept
 from textclf.data.encoding import Encoded
@@ -68,9 +68,8 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     for found in prepared.findings:
         observe(Notice(f"note: {found.message}"))
     base_name = short_name(config.model.name)
-    assert config.model.name is not None
-    base = hub.fetch(config.model.name, revision=config.model.revision, allow_bin=config.model.allow_bin)
-    tokenizer = load_tokenizer(base.folder)
+    base, tokenizer_folder = _fetch(config.model)
+    tokenizer = load_tokenizer(tokenizer_folder)
     torch.manual_seed(config.train.seed)
     classifier = Classifier.from_pretrained(
         base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin
@@ -142,8 +141,17 @@ def check(config: RunConfig) -> None:
     """Raise what is wrong with the data, the model or the device, without loading weights."""
     pick_device(config.train.device, config.train.precision)
     prepare(config.data)
-    assert config.model.name is not None
-    hub.fetch(config.model.name, revision=config.model.revision, allow_bin=config.model.allow_bin)
+    _fetch(config.model)
+
+
+def _fetch(config: ModelConfig) -> tuple[hub.Fetched, Path]:
+    """The folders of model and tokenizer; the tokenizer, which is small, before the weights."""
+    assert config.name is not None
+    elsewhere = hub.fetch_tokenizer(config.tokenizer) if config.tokenizer is not None else None
+    base = hub.fetch(
+        config.name, revision=config.revision, allow_bin=config.allow_bin, with_tokenizer=elsewhere is None
+    )
+    return base, elsewhere or base.folder
 
 
 def make_learning(bench: Workbench) -> Learning:
