@@ -127,7 +127,9 @@ def test_fast_needs_enough_texts_for_the_labels(tiny_base: Path, tmp_path: Path)
         textclf.finetune(tiny_base, path, epochs=0, test_size=0)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "albert", "mpnet", "deberta-v2", "modernbert", "llama"])
+@pytest.mark.parametrize(
+    "architecture", ["bert", "roberta", "albert", "mpnet", "deberta-v2", "modernbert", "llama", "openelm"]
+)
 def test_a_mean_head_is_saved_reloaded_and_opens_with_plain_transformers(
     architecture: str, tmp_path: Path, tiny_csv: Path, home: Path
 ) -> None:

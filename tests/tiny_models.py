@@ -114,8 +114,14 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], Callable[[], PreTrainedToken
     "llama": ("LlamaConfig", _DECODER, lambda: byte_bpe("llama")),
     "openelm": (
         "OpenELMConfig",
-        {"num_transformer_layers": 3, "model_dim": 32, "head_dim": 8, "num_gqa_groups": 2, "ffn_dim_divisor": 16,
-         "max_context_length": 512, "initializer_range": 0.1},
+        {
+            "num_transformer_layers": 3,
+            "model_dim": 32,
+            "head_dim": 8,
+            "num_gqa_groups": 2,
+            "ffn_dim_divisor": 16,
+            "max_context_length": 512,
+        },
         lambda: byte_bpe("llama"),
     ),
     "gemma3": ("Gemma3TextConfig", {**_DECODER, "sliding_window": 64}, lambda: byte_bpe("llama")),
