@@ -153,8 +153,8 @@ def finetune(
     if fast and epochs is not None:
         raise UsageError("--fast does not fine-tune, so --epochs says nothing", hint="give one of the two")
     flags = {
-        "name": model, "tokenizer": tokenizer, "dataset": dataset, "text_column": text_column, "label_column": label_column,
-        "label_delimiter": label_delimiter, "label_columns": names(label_columns), "columns": names(columns),
+        "name": model, "tokenizer": tokenizer, "dataset": dataset, "text_column": text_column,
+        "label_column": label_column, "label_delimiter": label_delimiter, "label_columns": names(label_columns), "columns": names(columns),
         "validation_size": validation_size, "test_size": test_size, "min_label_count": min_label_count,
         "other_label": other_label, "balance": balance, "max_rows": max_rows, "head": head,
         "epochs": 0.0 if fast else epochs,
