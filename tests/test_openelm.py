@@ -411,6 +411,9 @@ def test_finetune_with_a_tokenizer_then_predict_and_load_elsewhere(
             assert graph_says[label] == pytest.approx(score, abs=1e-5)
             assert plain[label] == pytest.approx(score, abs=1e-5)
     assert "`openelm.py` beside the weights" in (model / "README.md").read_text()
+    assert "openelm.py" in dict(textclf.push(out, "alice/hate", dry_run=True).files)
+    with pytest.raises(UsageError, match="--overwrite would delete"):
+        textclf.finetune(as_published, tiny_csv, tokenizer=str(model), out=out, overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -438,13 +441,6 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
     tokenizer.save_pretrained(tmp_path / "large")
     with pytest.raises(ModelError, match="tokens, the model only"):
         textclf.finetune(as_published, tiny_csv, tokenizer=str(tmp_path / "large"))
-
-
-def test_overwrite_does_not_delete_the_tokenizer_it_is_to_use(base: Path, tiny_csv: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    textclf.finetune(base, tiny_csv, out=out, epochs=0.2, probe=False)
-    with pytest.raises(UsageError, match="--overwrite would delete"):
-        textclf.finetune(base, tiny_csv, tokenizer=str(out / "model"), out=out, overwrite=True)
 
 
 # The Hub
@@ -481,19 +477,14 @@ def test_of_a_tokenizers_repository_only_the_tokenizer_is_fetched(
     assert gated.returncode == 5
     assert "acme/llama is gated" in gated.stderr and "accept it at" in gated.stderr
     assert not hub.matching(r"model\.safetensors"), "the weights were fetched before it was known that they are of use"
+    # `prepare` needs no weights to count tokens; and with no network, what was fetched is enough.
     alice = hub.environment(tmp_path / "alice", token=WRITE_TOKEN)
-    done = cli(*given, "--tokenizer", "acme/llama", "-o", tmp_path / "run", env=alice)
-    assert done.returncode == 0, done.stderr
-    assert not hub.matching(r"acme/llama/.*(safetensors|LICENSE)")
-    assert not hub.matching(r"resolve/.*\.py"), "no code is fetched"
-    pushed = cli("push", tmp_path / "run", "alice/hate", env=alice)
-    assert pushed.returncode == 0, pushed.stderr
-    assert "openelm.py" in hub.model("alice/hate").files
-    assert b"trust_remote_code=True" in hub.model("alice/hate").files["README.md"]
-    # With no network, what was fetched is enough; and `prepare` needs no weights to count tokens.
-    offline = {**alice, "HF_HUB_OFFLINE": "1"}
-    counted = cli("prepare", "-d", tiny_csv, "--model", "acme/llama", "--json", env=offline)
-    assert counted.returncode == 0, counted.stderr
+    for environment in (alice, {**alice, "HF_HUB_OFFLINE": "1"}):
+        counted = cli("prepare", "-d", tiny_csv, "--model", "acme/llama", "--json", env=environment)
+        assert counted.returncode == 0, counted.stderr
+    assert {Path(request.path).name for request in hub.matching("acme/llama/resolve/")} == {
+        *("config.json", "tokenizer.json", "tokenizer_config.json"),
+    }
 
 
 @pytest.mark.parametrize(("name", "size"), [("hate-openelm-270m", "270M"), ("hate-openelm-450m", "450M")])

@@ -103,6 +103,7 @@ _configs = st.builds(
         ModelConfig,
         name=_maybe(_names),
         revision=_maybe(_names),
+        tokenizer=_maybe(_names),
         max_length=_maybe(st.integers(4, 2**31)),
         allow_bin=st.booleans(),
         head=st.sampled_from(["auto", "own", "mean"]),
