@@ -154,11 +154,10 @@ def finetune(
         raise UsageError("--fast does not fine-tune, so --epochs says nothing", hint="give one of the two")
     flags = {
         "name": model, "tokenizer": tokenizer, "dataset": dataset, "text_column": text_column,
-        "label_column": label_column, "label_delimiter": label_delimiter, "label_columns": names(label_columns), "columns": names(columns),
-        "validation_size": validation_size, "test_size": test_size, "min_label_count": min_label_count,
+        "label_column": label_column, "label_delimiter": label_delimiter, "label_columns": names(label_columns),
+        "columns": names(columns), "validation_size": validation_size, "test_size": test_size, "min_label_count": min_label_count,
         "other_label": other_label, "balance": balance, "max_rows": max_rows, "head": head,
-        "epochs": 0.0 if fast else epochs,
-        "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
+        "epochs": 0.0 if fast else epochs, "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
         "class_weights": class_weights, "metric": metric, "patience": patience, "seed": seed,
         "max_minutes": max_minutes, "max_length": max_length, "micro_batch_size": micro_batch_size,
         "gradient_checkpointing": gradient_checkpointing, "precision": precision, "device": device,
