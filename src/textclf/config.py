@@ -57,6 +57,9 @@ class DataConfig:
         _at_least("data.seed", self.seed, 0)
 
 
+Head = Literal["auto", "own", "native", "cls", "mean", "max", "last", "attention"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which pretrained model, and how much of a text it reads."""
@@ -67,15 +70,30 @@ class ModelConfig:
     """Branch, tag or commit on the Hub. None: the main branch."""
     max_length: int | None = None
     """Tokens of a text that the model reads. None: 64, 128, 256 or 512, the first that 99 % of the texts fit in."""
-    head: Literal["auto", "own", "mean"] = "auto"
-    """own: the architecture's. mean: linear over the mean of the hidden states. auto: own, or mean where the model was
-    pretrained with mean pooling and a linear probe on it is clearly better."""
+    head: Head = "auto"
+    """own (or native): the architecture's. cls, mean, max, last, attention: layers over the first token, over the mean,
+    the largest or the last of the hidden states, or over a mean whose weights are learnt. auto: own, or mean where the
+    model was pretrained with mean pooling and a linear probe on it is clearly better."""
+    head_hidden: int | None = None
+    """Numbers in a hidden layer (GELU) of a pooled head. None: no such layer, the same as 0."""
+    head_dropout: float | None = None
+    """Share of the numbers dropped before each layer of a pooled head, 0 to 1. None: the pretrained model's own."""
     allow_bin: bool = False
     """Open weights in PyTorch's pickle format where a model has no safetensors (with `weights_only`)."""
 
     def __post_init__(self) -> None:
         _not_empty("model.name", self.name)
         _at_least("model.max_length", self.max_length, 4)
+        _at_least("model.head_hidden", self.head_hidden, 0)
+        if self.head_dropout is not None and not 0 <= self.head_dropout < 1:
+            raise ConfigError(f"model.head_dropout is {self.head_dropout}; it is a share, from 0 up to 1")
+        if self.head == "native":
+            object.__setattr__(self, "head", "own")  # one name for one thing
+        if self.head == "own" and (self.head_hidden or self.head_dropout is not None):
+            raise ConfigError(
+                "model.head is own, whose layers are the architecture's; head_hidden and head_dropout are for others",
+                hint="choose --head cls, mean, max, last or attention",
+            )
 
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]

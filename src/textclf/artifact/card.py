@@ -126,7 +126,7 @@ def _use(repo_id: str | None, config: dict[str, Any]) -> str:
     own_code = config.get("model_type") == "textclf"
     trust = ", trust_remote_code=True" if own_code else ""
     why = (
-        f"; `trust_remote_code=True` too, as the mean-pooled head is defined in `{folder.MODELLING}` beside the weights"
+        f"; `trust_remote_code=True` too, as its pooled head is defined in `{folder.MODELLING}` beside the weights"
         if own_code
         else ""
     )

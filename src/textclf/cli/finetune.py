@@ -56,7 +56,21 @@ def finetune(
     max_rows: MaxRowsOpt = None,
     head: Annotated[
         str | None,
-        typer.Option(help="auto, own or mean. Default: auto.", show_default=False, rich_help_panel=_LEARNING),
+        typer.Option(
+            help="auto, own (or native), cls, mean, max, last or attention. Default: auto.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    head_hidden: Annotated[
+        int | None,
+        typer.Option(help="Numbers in a hidden layer of the head.", show_default=False, rich_help_panel=_LEARNING),
+    ] = None,
+    head_dropout: Annotated[
+        float | None,
+        typer.Option(
+            help="Share dropped before each layer of the head.", show_default=False, rich_help_panel=_LEARNING
+        ),
     ] = None,
     fast: Annotated[
         bool,
@@ -142,7 +156,8 @@ def finetune(
     flags = {
         "name": model, "dataset": dataset, "text_column": text_column, "label_column": label_column,
         "columns": names(columns), "validation_size": validation_size, "test_size": test_size,
-        "min_label_count": min_label_count, "max_rows": max_rows, "head": head, "epochs": 0.0 if fast else epochs,
+        "min_label_count": min_label_count, "max_rows": max_rows, "head": head, "head_hidden": head_hidden,
+        "head_dropout": head_dropout, "epochs": 0.0 if fast else epochs,
         "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
         "class_weights": class_weights, "metric": metric, "patience": patience, "seed": seed,
         "max_minutes": max_minutes, "max_length": max_length, "micro_batch_size": micro_batch_size,

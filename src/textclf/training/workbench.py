@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from textclf.artifact import hub
-from textclf.config import RunConfig
+from textclf.config import ModelConfig, RunConfig
 from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
 from textclf.data.encoded_files import cut_kept, encode_kept
 from textclf.data.encoding import Encoded
@@ -21,6 +21,7 @@ from textclf.metrics import Metrics, measure
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
 from textclf.model.losses import balanced_weights, make_loss
+from textclf.model.modeling_textclf import POOLINGS
 from textclf.model.scoring import score
 from textclf.model.tokenizer import backend, load_tokenizer
 from textclf.training.events import Notice, Observer, Phase, ignore
@@ -36,7 +37,8 @@ DEFAULT_LENGTH = 512
 class Workbench:
     """All that a training needs, before its first step.
 
-    probe_rows: training rows that a linear probe learns from, None where there is none.
+    base_has_own_head: the head is the architecture's. probe_rows: training rows that a linear probe learns from, None
+    where there is none.
     packs: batches are packed. baseline: the classifier can answer before its first step. spent: seconds that choosing
     the head took.
     """
@@ -52,6 +54,7 @@ class Workbench:
     device: Device
     plan: Plan
     max_length: int
+    base_has_own_head: bool
     probe_rows: np.ndarray | None
     packs: bool = False
     baseline: bool = False
@@ -92,9 +95,11 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         split: prepared.label_set.targets(label for label in part.labels if label is not None)
         for split, part in rows.items()
     }
-    fresh = needs_start(classifier, config.model.head)
+    fresh = needs_start(classifier, config.model)
     probe_rows = None
-    if config.train.probe and fresh:
+    if config.train.probe and fresh and config.model.head_hidden:
+        observe(Notice("no linear probe: the head's hidden layer is new, and it has nothing to be fitted on"))
+    elif config.train.probe and fresh:
         probe_rows = rows_to_learn_from(
             targets["train"], width=classifier.width, num_labels=len(prepared.label_set), seed=config.train.seed
         )
@@ -107,6 +112,10 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         pass_tokens=device.pass_tokens,
         probed=probe_rows is not None or not fresh,
     )
+    if probe_rows is None and not plan.steps and config.model.head_hidden:
+        raise UsageError(
+            "a linear probe has no hidden layer, and no epoch follows it", hint="leave out --fast, or --head-hidden"
+        )
     if probe_rows is None and not plan.steps:
         raise DataError(
             f"{prepared.name}: too few texts for so many labels to fit a linear probe, and no epoch follows it",
@@ -132,12 +141,22 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         plan=plan,
         probe_rows=probe_rows,
         max_length=max_length,
+        base_has_own_head=classifier.head == "own",
     )
 
 
-def needs_start(classifier: Classifier, wanted: str) -> bool:
+def asked_head(classifier: Classifier, config: ModelConfig) -> str | None:
+    """The pooling that is asked for; None where the head may stay what it is. Layers of a head want one with room."""
+    if config.head in POOLINGS:
+        return config.head
+    layers = config.head == "auto" and (config.head_hidden or config.head_dropout is not None)
+    return classifier.general_head if layers and classifier.head == "own" else None
+
+
+def needs_start(classifier: Classifier, config: ModelConfig) -> bool:
     """Whether the head that is wanted has learnt nothing yet."""
-    return classifier.has_fresh_output or (wanted == "mean" and classifier.head == "own")
+    asked = asked_head(classifier, config) or classifier.head
+    return classifier.has_fresh_output or not classifier.has_head(asked, hidden=config.head_hidden)
 
 
 def check(config: RunConfig) -> None:
