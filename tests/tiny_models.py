@@ -168,7 +168,8 @@ MORE: dict[str, tuple[str, dict[str, Any], Callable[[], PreTrainedTokenizerFast]
     "xlnet": ("XLNetConfig", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}, unigram),
     "funnel": (
         "FunnelConfig",
-        {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1], "num_decoder_layers": 1},
+        {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1], "num_decoder_layers": 1}
+        | {"architectures": ["FunnelBaseModel"]},
         wordpiece,
     ),
     "convbert": ("ConvBertConfig", {**_BERT, "embedding_size": 32, "head_ratio": 1}, wordpiece),
@@ -193,7 +194,7 @@ MORE: dict[str, tuple[str, dict[str, Any], Callable[[], PreTrainedTokenizerFast]
     "smollm3": ("SmolLM3Config", _KV, _llama_like),
     "stablelm": ("StableLmConfig", _KV, _gpt2_like),
     "starcoder2": ("Starcoder2Config", _KV, _gpt2_like),
-    "modernbert-decoder": ("ModernBertDecoderConfig", {**_BERT}, _gpt2_like),
+    "modernbert-decoder": ("ModernBertDecoderConfig", _BERT, _roberta_like),
     "t5": ("T5Config", _T5, _roberta_like),
     "mt5": ("MT5Config", _T5, _roberta_like),
     "bart": ("BartConfig", _BART, _roberta_like),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any
 from textclf import __version__
 from textclf.artifact import folder
 from textclf.artifact.screening import last_part
+from textclf.config import PLACE
 from textclf.labels import LabelSet
 
 _METRICS = {
@@ -53,7 +55,7 @@ def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
         f"# {_md(title)}",
         _what(artifact.label_set, base, dataset, facts),
         _labels(artifact.label_set, facts),
-        _use(repo_id, artifact.config),
+        _use(repo_id, artifact.config, artifact.prompt),
         _results(facts),
         _training(facts, base, dataset),
         _limits(artifact, facts),
@@ -121,7 +123,7 @@ def _labels(label_set: LabelSet, facts: folder.Facts) -> str:
     return f"## Labels\n\n{table}"
 
 
-def _use(repo_id: str | None, config: dict[str, Any]) -> str:
+def _use(repo_id: str | None, config: dict[str, Any], prompt: str | None) -> str:
     name = repo_id or "path/to/this/folder"
     own_code = config.get("model_type") == "textclf"
     trust = ", trust_remote_code=True" if own_code else ""
@@ -130,6 +132,12 @@ def _use(repo_id: str | None, config: dict[str, Any]) -> str:
         if own_code
         else ""
     )
+    texts, prompted = '["a text", "another text"]', ""
+    if prompt is not None:
+        # ASCII, and no character that could end the block.
+        prompted = f"prompt = {json.dumps(prompt).replace('`', chr(92) + 'u0060')}\n"
+        texts = f'[prompt.replace("{PLACE}", text) for text in {texts}]'
+        why += "; and the prompt around each text, which textclf puts there itself, is yours to put"
     return f"""## How to use it
 
 On the command line, one text per line in, one label per line out:
@@ -144,8 +152,8 @@ With transformers alone. `truncation=True` is needed: without it a long text is 
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="{name}"{trust})
-classify(["a text", "another text"], truncation=True)
+{prompted}classify = pipeline("text-classification", model="{name}"{trust})
+classify({texts}, truncation=True)
 ```
 
 From Python with textclf:

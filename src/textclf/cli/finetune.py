@@ -72,6 +72,39 @@ def finetune(
             help="Share dropped before each layer of the head.", show_default=False, rich_help_panel=_LEARNING
         ),
     ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="embeddings|N",
+            help="Leave the embeddings, and the first N layers, as they are.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Rate of a layer as a share of the one's above it.", show_default=False, rich_help_panel=_LEARNING
+        ),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK",
+            help="Train low-rank adapters of this rank, such as 16; merged in the end. Needs textclf[lora].",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE",
+            help='Words around every text: "Classify: {text}".',
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
     fast: Annotated[
         bool,
         typer.Option("--fast", help="The linear probe alone: no fine-tuning (epochs 0).", rich_help_panel=_LEARNING),
@@ -157,7 +190,8 @@ def finetune(
         "name": model, "dataset": dataset, "text_column": text_column, "label_column": label_column,
         "columns": names(columns), "validation_size": validation_size, "test_size": test_size,
         "min_label_count": min_label_count, "max_rows": max_rows, "head": head, "head_hidden": head_hidden,
-        "head_dropout": head_dropout, "epochs": 0.0 if fast else epochs,
+        "head_dropout": head_dropout, "freeze": freeze, "layer_decay": layer_decay, "lora": lora, "prompt": prompt,
+        "epochs": 0.0 if fast else epochs,
         "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
         "class_weights": class_weights, "metric": metric, "patience": patience, "seed": seed,
         "max_minutes": max_minutes, "max_length": max_length, "micro_batch_size": micro_batch_size,

@@ -43,21 +43,21 @@ def load_backbone(
     has no weights, weights of another architecture, or a type that cannot classify.
     """
     config = _config(folder)
-    has_own_head = type(config) in AutoModelForSequenceClassification._model_mapping
-    if not has_own_head and type(config) not in AutoModel._model_mapping:
+    bare = not has_own_head(config)
+    if bare and type(config) not in AutoModel._model_mapping:
         raise ModelError(
             f"{folder}: transformers has no backbone for model type {config.model_type!r}",
             hint="choose a BERT-, RoBERTa-, ModernBERT-, GPT-2-, Llama- or Qwen-type model",
         )
-    same_labels = has_own_head and getattr(config, "id2label", None) == label_set.id2label
+    same_labels = not bare and getattr(config, "id2label", None) == label_set.id2label
     config.id2label, config.label2id = label_set.id2label, label_set.label2id
     config.problem_type = label_set.problem_type
     config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     if getattr(config, "use_cache", None):
         config.use_cache = False  # keys and values are for generating; here they only cost memory
     _check_ends(folder, config, tokenizer)
-    network, loading = _load(folder, config, allow_bin=allow_bin, bare=not has_own_head)
-    head = head_names(network) if has_own_head else set()
+    network, loading = _load(folder, config, allow_bin=allow_bin, bare=bare)
+    head = set() if bare else head_names(network)
     fresh = set(loading["missing_keys"]) | {_name(key) for key in loading["mismatched_keys"]}
     # Checkpoints of masked language models lack the pooler over the first token.
     lost = sorted(name for name in fresh - head - _rebuilt(network) if "pooler." not in f".{name}")
@@ -66,7 +66,7 @@ def load_backbone(
             f"{folder}: the weights lack {len(lost)} parts of a {config.model_type} model, such as {lost[0]}",
             hint="the file does not belong to this config.json; download the model again",
         )
-    if not has_own_head:
+    if bare:
         network = under_head(network, label_set, "last" if _is_causal(config) else "mean")
         fresh = head_names(network)
     elif not same_labels:
@@ -78,7 +78,7 @@ def load_backbone(
 def load_finished(folder: Path, label_set: LabelSet) -> PreTrainedModel:
     """A finished classifier in fp32, every weight from the folder. Raises ModelError where any is missing."""
     config = _config(folder)
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+    if not has_own_head(config):
         raise ModelError(
             f"{folder}: model type {config.model_type!r} is not known to transformers {transformers.__version__}"
         )
@@ -104,7 +104,7 @@ def under_head(
     Raises ModelError for an architecture with an encoder and a decoder, which has no states of one kind to pool.
     """
     backbone: Any = network.base_model
-    if backbone.config.is_encoder_decoder:
+    if getattr(backbone.config, "is_encoder_decoder", False):
         raise ModelError(
             f"{backbone.config.model_type} models have an encoder and a decoder; no pooled head fits them",
             hint="--head own, or choose an encoder or a decoder",
@@ -142,6 +142,11 @@ def general_pooling(network: PreTrainedModel) -> str:
     return "last" if _is_causal(network.base_model.config) else "mean"
 
 
+def has_own_head(config: Any) -> bool:
+    """Whether transformers, or textclf, has a classification head for a model with this config."""
+    return type(config) in AutoModelForSequenceClassification._model_mapping
+
+
 def head_names(network: PreTrainedModel) -> set[str]:
     """Names of the parameters that are the head's: all that lie outside the base model."""
     prefix = network.base_model_prefix + "."
@@ -162,13 +167,15 @@ def _is_causal(config: Any) -> bool:
     config = config.get_text_config()
     # Encoders have a causal class too, for use as a decoder; they say whether they are one.
     masked = type(config) in AutoModelForMaskedLM._model_mapping
-    return type(config) in AutoModelForCausalLM._model_mapping and (not masked or bool(config.is_decoder))
+    return type(config) in AutoModelForCausalLM._model_mapping and (
+        not masked or bool(getattr(config, "is_decoder", False))
+    )
 
 
 def _check_ends(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """That texts end as the heads of T5's and BART's kin want: they read the state of the end token."""
-    end = config.get_text_config().eos_token_id
-    if config.is_encoder_decoder and tokenizer("a")["input_ids"][-1] != end:
+    end = getattr(config.get_text_config(), "eos_token_id", None)
+    if getattr(config, "is_encoder_decoder", False) and tokenizer("a")["input_ids"][-1] != end:
         raise ModelError(
             f"{folder}: a {config.model_type} model reads a text's end token ({end}), and its tokenizer adds none",
             hint="save the tokenizer with a template that ends in it, or choose another model",

@@ -17,8 +17,18 @@ from textclf.data.batching import Batch, Packed
 from textclf.data.encoding import Encoded
 from textclf.errors import UsageError
 from textclf.labels import LabelSet
-from textclf.model.backbone import general_pooling, head_names, load_backbone, load_finished, silent, under_head
+from textclf.model.adapters import Lora
+from textclf.model.backbone import (
+    general_pooling,
+    has_own_head,
+    head_names,
+    load_backbone,
+    load_finished,
+    silent,
+    under_head,
+)
 from textclf.model.heads import OwnHead, last_states
+from textclf.model.layers import depths, layers
 from textclf.model.modeling_textclf import TextclfForSequenceClassification
 from textclf.model.packing import PackedForward, packed_forward
 from textclf.model.trial import Reading, try_reading
@@ -51,6 +61,7 @@ class Classifier(nn.Module):
         self._own_head = OwnHead(network)
         self._packed: PackedForward | None = None
         self._vocabulary: CompactVocabulary | None = None
+        self._lora: Lora | None = None
 
     @classmethod
     def from_pretrained(
@@ -90,6 +101,29 @@ class Classifier(nn.Module):
         """Numbers in a hidden state."""
         return int(self.network.config.get_text_config().hidden_size)
 
+    def freeze(self, what: int | str) -> int:
+        """Leave embeddings, and so many layers above them, as they are: how many numbers that is.
+
+        what: `embeddings` or a number of layers. Raises UsageError for more layers than there are.
+        """
+        wanted = what if isinstance(what, int) else 0
+        there = len(layers(self.network))
+        if wanted > there:
+            raise UsageError(
+                f"model.freeze is {wanted}; this {self.network.config.model_type} model has {there} layers"
+            )
+        frozen = 0
+        for name, depth in depths(self.network).items():
+            if depth <= wanted:
+                parameter = self.network.get_parameter(name)
+                parameter.requires_grad_(False)
+                frozen += parameter.numel()
+        return frozen
+
+    def depths(self) -> dict[str, int]:
+        """How deep each of the backbone's parameters lies, by its name in this module; see `layers.depths`."""
+        return {f"network.{name}": depth for name, depth in depths(self.network).items()}
+
     def checkpoint_activations(self) -> None:
         """Compute activations twice instead of keeping them. Raises UsageError where the architecture cannot."""
         if not self.network.supports_gradient_checkpointing:
@@ -105,6 +139,11 @@ class Classifier(nn.Module):
         """`own` for the architecture's own head, else how states are pooled."""
         pooled = isinstance(self.network, TextclfForSequenceClassification)
         return self.network.config.pooling if pooled else "own"  # type: ignore[no-any-return]
+
+    @property
+    def architecture_has_head(self) -> bool:
+        """Whether transformers has a head of its own for the backbone's architecture."""
+        return has_own_head(self.network.base_model.config)
 
     @property
     def general_head(self) -> str:
@@ -143,6 +182,16 @@ class Classifier(nn.Module):
         """Drop this share of the numbers before each layer of a pooled head."""
         assert isinstance(self.network, TextclfForSequenceClassification)
         self.network.dropout.p = self.network.config.head_dropout = share
+
+    def add_lora(self, rank: int) -> None:
+        """Let adapters learn in place of the backbone, until `merge_lora`. See `adapters.Lora` for what is raised."""
+        self._lora = Lora(self.network, rank=rank, kept_learning=self.fresh)
+
+    def merge_lora(self) -> None:
+        """Have a plain network again, with what the adapters have learnt."""
+        if self._lora is not None:
+            self._lora.merge()
+            self._lora = None
 
     def try_packing(self, *, max_length: int) -> bool:
         """From now on take packed batches too, if the architecture gives the same logits that way."""

@@ -95,6 +95,12 @@ class TextclfForSequenceClassification(PreTrainedModel):
         self.classifier = nn.Linear(config.head_hidden or width, int(config.num_labels or 0))
         self.post_init()
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        # transformers takes care of code that overwrites loaded weights by not calling what sets up some backbones'
+        # buffers (Falcon-H1's). The functions below leave loaded weights alone.
+        return False
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if module is self.attention:

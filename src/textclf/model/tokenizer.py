@@ -33,7 +33,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             hint="save it as tokenizer.json with transformers, and give that folder",
         )
     if tokenizer.pad_token is None or tokenizer.pad_token_id in _ending(tokenizer):
-        tokenizer.pad_token = _stand_in(tokenizer) or tokenizer.pad_token
+        tokenizer.pad_token = _stand_in(tokenizer) or tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise ModelError(
             f"{folder}: the tokenizer has neither a pad token nor one to stand in for it",

@@ -167,6 +167,7 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
 
 def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: Observer) -> Run:
     """Score the best weights, write the artifact, and close the run."""
+    bench.classifier.merge_lora()  # what is measured is what is saved
     measured: dict[str, Metrics] = {}
     for split in ("validation", "test"):
         if split in bench.encoded:
@@ -226,6 +227,7 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
     config["model"]["name"] = bench.base_name
     return Facts(
         max_length=bench.max_length,
+        prompt=bench.config.model.prompt,
         base_model=bench.base_name,
         base_revision=bench.base.revision,
         dataset=prepared.name,

@@ -29,7 +29,7 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
     rows_N = bench.probe_rows
     if rows_N is None:
         head = asked or own
-        _say_head(bench, head, asked, observe)
+        _say_head(bench, head, own, asked, observe)
         return with_head(bench, head)
     probes = _probes(bench, rows_N, asked, observe)
     head = next(iter(probes))
@@ -40,7 +40,7 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
     spent = time.monotonic() - started
     found = ", ".join(f"{name} head {probe.right.mean():.3f} (C {probe.c:g})" for name, probe in probes.items())
     observe(Notice(f"linear probe on {len(rows_N):,} texts in {spent:.0f} s: accuracy when held out {found}"))
-    _say_head(bench, head, asked, observe)
+    _say_head(bench, head, own, asked, observe)
     return replace(bench, baseline=True, spent=spent)
 
 
@@ -53,6 +53,9 @@ def with_head(bench: Workbench, head: str) -> Workbench:
             classifier.use_head(head, hidden=config.head_hidden or 0)
         if config.head_dropout is not None:
             classifier.set_head_dropout(config.head_dropout)
+    if config.lora is not None:
+        torch.manual_seed(bench.config.train.seed)
+        classifier.add_lora(config.lora)
     if device.kind == "cpu":
         pool_dropout(classifier.network)
         norms_in_autocast(classifier.network)
@@ -68,8 +71,8 @@ def with_head(bench: Workbench, head: str) -> Workbench:
     return replace(bench, config=resolved, packs=packs)
 
 
-def _say_head(bench: Workbench, head: str, asked: str | None, observe: Observer) -> None:
-    """What follows from a head that transformers has not for this architecture."""
+def _say_head(bench: Workbench, head: str, before: str, asked: str | None, observe: Observer) -> None:
+    """What follows from a head that transformers has not for this architecture. before: what the model came with."""
     if head == "own":
         return
     pooled = {
@@ -79,11 +82,15 @@ def _say_head(bench: Workbench, head: str, asked: str | None, observe: Observer)
         "last": "the last token",
         "attention": "a learnt mean of the hidden states",
     }[head]
-    why, otherwise = "the model was pretrained with it, and the probe is clearly better", True
+    otherwise = before == "own"
     if asked is not None:
         why = "as asked"
-    elif not bench.base_has_own_head:
-        why, otherwise = "transformers has no head for this architecture", False
+    elif before == "own":
+        why = "the model was pretrained with it, and the probe is clearly better"
+    elif bench.classifier.architecture_has_head:
+        why = "the pretrained model has it"
+    else:
+        why = "transformers has no head for this architecture"
     observe(
         Notice(
             f"head: {pooled} ({why}); plain transformers then needs trust_remote_code=True to load the model"

@@ -13,11 +13,12 @@ from textclf.artifact import hub
 from textclf.config import ModelConfig, RunConfig
 from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
 from textclf.data.encoded_files import cut_kept, encode_kept
-from textclf.data.encoding import Encoded
+from textclf.data.encoding import Encoded, encode
 from textclf.data.preparation import Prepared, prepare
 from textclf.data.rows import Rows
 from textclf.errors import DataError, UsageError
 from textclf.metrics import Metrics, measure
+from textclf.model.adapters import require_peft
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
 from textclf.model.losses import balanced_weights, make_loss
@@ -37,8 +38,7 @@ DEFAULT_LENGTH = 512
 class Workbench:
     """All that a training needs, before its first step.
 
-    base_has_own_head: the head is the architecture's. probe_rows: training rows that a linear probe learns from, None
-    where there is none.
+    probe_rows: training rows that a linear probe learns from, None where there is none.
     packs: batches are packed. baseline: the classifier can answer before its first step. spent: seconds that choosing
     the head took.
     """
@@ -54,7 +54,6 @@ class Workbench:
     device: Device
     plan: Plan
     max_length: int
-    base_has_own_head: bool
     probe_rows: np.ndarray | None
     packs: bool = False
     baseline: bool = False
@@ -63,6 +62,8 @@ class Workbench:
 
 def assemble(config: RunConfig, observe: Observer) -> Workbench:
     """Prepare the data, load the model, encode, and choose what the config left open but the head."""
+    if config.model.lora is not None:
+        require_peft()  # before minutes go into the data
     device = pick_device(config.train.device, config.train.precision)
     observe(Notice(f"device: {device.reason}"))
     prepared = prepare(config.data)
@@ -78,6 +79,12 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     classifier = Classifier.from_pretrained(
         base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin
     )
+    if classifier.reading.alone:
+        kind = classifier.network.config.model_type
+        observe(Notice(f"{kind} models answer differently for texts that are padded: one text is read at a time"))
+    if config.model.freeze is not None:
+        frozen, total = classifier.freeze(config.model.freeze), sum(one.numel() for one in classifier.parameters())
+        observe(Notice(f"frozen: {frozen:,} of {total:,} numbers"))
     if config.train.gradient_checkpointing:
         classifier.checkpoint_activations()
     limit = _length_limit(classifier, tokenizer)
@@ -85,11 +92,13 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     if wanted is not None and wanted > limit:
         raise UsageError(f"model.max_length is {wanted}; {base_name} reads at most {limit} tokens")
     rows = {split: prepared.rows(split) for split in prepared.splits}
-    train = _encode(rows["train"], tokenizer, wanted or min(limit, DEFAULT_LENGTH), "train", observe)
+    prompt = config.model.prompt
+    _check_prompt(prompt, tokenizer, wanted or min(limit, DEFAULT_LENGTH))
+    train = _encode(rows["train"], tokenizer, wanted or min(limit, DEFAULT_LENGTH), prompt, "train", observe)
     max_length = wanted or _choose_max_length(train.lengths, min(limit, DEFAULT_LENGTH))
-    train = cut_kept(train, backend(tokenizer), max_length)
+    train = cut_kept(train, backend(tokenizer), max_length, prompt=prompt)
     encoded = {"train": train} | {
-        split: _encode(rows[split], tokenizer, max_length, split, observe) for split in rows if split != "train"
+        split: _encode(rows[split], tokenizer, max_length, prompt, split, observe) for split in rows if split != "train"
     }
     targets = {
         split: prepared.label_set.targets(label for label in part.labels if label is not None)
@@ -111,6 +120,7 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         width=classifier.width,
         pass_tokens=device.pass_tokens,
         probed=probe_rows is not None or not fresh,
+        lora=config.model.lora is not None,
     )
     if probe_rows is None and not plan.steps and config.model.head_hidden:
         raise UsageError(
@@ -141,7 +151,6 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         plan=plan,
         probe_rows=probe_rows,
         max_length=max_length,
-        base_has_own_head=classifier.head == "own",
     )
 
 
@@ -161,6 +170,8 @@ def needs_start(classifier: Classifier, config: ModelConfig) -> bool:
 
 def check(config: RunConfig) -> None:
     """Raise what is wrong with the data, the model or the device, without loading weights."""
+    if config.model.lora is not None:
+        require_peft()
     pick_device(config.train.device, config.train.precision)
     prepare(config.data)
     assert config.model.name is not None
@@ -221,12 +232,27 @@ def short_name(reference: str | None) -> str:
     return named.name.split(".")[0] if path.is_file() else named.name
 
 
-def _encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, split: str, observe: Observer) -> Encoded:
+def _check_prompt(prompt: str | None, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    if prompt is not None:
+        tokens = int(encode([""], backend(tokenizer), prompt=prompt).lengths[0])
+        if tokens >= max_length:
+            raise UsageError(f"model.prompt takes {tokens} tokens; the model reads {max_length}, text included")
+
+
+def _encode(
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    prompt: str | None,
+    split: str,
+    observe: Observer,
+) -> Encoded:
     texts = rows.text_column
     return encode_kept(
         texts,
         backend(tokenizer),
         max_length=max_length,
+        prompt=prompt,
         on_progress=lambda done: observe(Phase(f"tokenise {split}", done, len(texts))),
     )
 
