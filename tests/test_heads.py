@@ -114,6 +114,7 @@ def test_a_pooled_head_learns_from_its_probe_where_it_can(
     assert np.allclose(onnx, by_torch, atol=1e-5) and np.allclose(rough.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_a_pooled_head_goes_on_or_is_exchanged(tiny_base: Path, tiny_csv: Path) -> None:
     first = textclf.finetune(tiny_base, tiny_csv, head="attention", head_hidden=8, **FAST)
     probs = textclf.load(first).predict_proba(TEXTS)
@@ -128,7 +129,8 @@ def test_a_pooled_head_goes_on_or_is_exchanged(tiny_base: Path, tiny_csv: Path) 
     classifier = Classifier.from_pretrained(base, label_set, load_tokenizer(base))
     assert classifier.has_head("attention") and classifier.has_head("attention", hidden=8)
     assert not classifier.has_head("attention", hidden=0) and not classifier.has_head("cls")
-    assert classifier.fresh == () and asked_head(classifier, ModelConfig(head_hidden=16)) is None
+    assert classifier.fresh == () and asked_head(classifier, ModelConfig(head_hidden=8)) is None
+    assert {asked_head(classifier, ModelConfig(head_hidden=hidden)) for hidden in (0, 16)} == {"attention"}
     classifier.use_head("cls")
     assert classifier.has_fresh_output and needs_start(classifier, ModelConfig(head="attention"))
 

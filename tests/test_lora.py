@@ -36,6 +36,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tiny_base: Pa
 
 
 @pytest.mark.parametrize("head", ["own", "attention"])
+@pytest.mark.usefixtures("no_graph")
 def test_what_is_saved_is_a_plain_model(head: str, tiny_base: Path, tiny_csv: Path) -> None:
     pytest.importorskip("peft")
     run = textclf.finetune(tiny_base, tiny_csv, head=head, lora=4, freeze=1, **FAST)
@@ -84,6 +85,7 @@ def test_adapters_fit_and_leave_no_trace(architecture: str, tmp_path: Path) -> N
     assert [name for name, _ in classifier.named_parameters()] == names
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_a_run_with_adapters_resumes_bit_for_bit(tmp_path: Path, tiny_base: Path, tiny_csv: Path) -> None:
     pytest.importorskip("peft")
     settings = {**FAST, "lora": 4, "eval_every": 2}

@@ -126,6 +126,7 @@ def test_what_is_frozen_gets_no_gradient(architecture: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("head", ["own", "mean"])
+@pytest.mark.usefixtures("no_graph")
 def test_frozen_weights_are_bit_for_bit_the_same_after_training(head: str, tiny_base: Path, tiny_csv: Path) -> None:
     settings = {"epochs": 1, "batch_size": 16, "precision": "fp32", "probe": False}
     run = textclf.finetune(tiny_base, tiny_csv, head=head, freeze="1", layer_decay=0.9, **settings)

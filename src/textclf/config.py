@@ -281,8 +281,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         if typing.get_origin(option) is Literal:
             if value in typing.get_args(option):
                 return value
-            number = "a whole number, or " if int in options else ""
-            raise ConfigError(f"{key} is {value!r}; it is {number}one of {', '.join(typing.get_args(option))}")
+            or_else = "a whole number, or " if int in options else ""
+            raise ConfigError(f"{key} is {value!r}; it is {or_else}one of {', '.join(typing.get_args(option))}")
         if typing.get_origin(option) is tuple and isinstance(value, (str, list, tuple)):
             return (
                 tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(map(str, value))

@@ -58,7 +58,7 @@ def _stand_in(tokenizer: PreTrainedTokenizerBase) -> str | None:
     # The unknown token last: it stands in texts.
     for token in (*named, tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token):
         if token is not None and tokenizer.convert_tokens_to_ids(token) not in ending:
-            return token
+            return str(token)
     return None
 
 

@@ -158,8 +158,9 @@ def asked_head(classifier: Classifier, config: ModelConfig) -> str | None:
     """The pooling that is asked for; None where the head may stay what it is. Layers of a head want one with room."""
     if config.head in POOLINGS:
         return config.head
-    layers = config.head == "auto" and (config.head_hidden or config.head_dropout is not None)
-    return classifier.general_head if layers and classifier.head == "own" else None
+    if classifier.head != "own":  # the pretrained model brought it
+        return None if classifier.has_head(classifier.head, hidden=config.head_hidden) else classifier.head
+    return classifier.general_head if config.head_hidden or config.head_dropout is not None else None
 
 
 def needs_start(classifier: Classifier, config: ModelConfig) -> bool:
