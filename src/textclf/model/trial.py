@@ -32,7 +32,7 @@ class Reading:
 
 def try_reading(network: PreTrainedModel, *, pad_id: int, where: str) -> Reading:
     """Run a network on texts beside each other and by themselves. Raises ModelError where it does not take them."""
-    kind = network.config.model_type
+    kind = network.base_model.config.model_type
     was_training = network.training
     network.eval()
     seen: list[Tensor] = []

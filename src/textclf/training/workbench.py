@@ -80,7 +80,7 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin
     )
     if classifier.reading.alone:
-        kind = classifier.network.config.model_type
+        kind = classifier.network.base_model.config.model_type
         observe(Notice(f"{kind} models answer differently for texts that are padded: one text is read at a time"))
     if config.model.freeze is not None:
         frozen, total = classifier.freeze(config.model.freeze), sum(one.numel() for one in classifier.parameters())
