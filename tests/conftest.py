@@ -78,6 +78,12 @@ def tiny_csv(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without an ONNX graph, which takes most of the time of a tiny one."""
+    monkeypatch.setattr("textclf.model.exporting.MAX_BYTES", 0)
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """Real pretrained weights: all-MiniLM-L6-v2 from a test dependency, checked by their SHA-256."""

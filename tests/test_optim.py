@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+import textclf
 import tiny_models
 from textclf.config import TrainConfig
+from textclf.errors import UsageError
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
+from textclf.model.layers import layers
 from textclf.model.tokenizer import load_tokenizer
 from textclf.training.optim import make_optimizer, rate_factor, set_rate
 from textclf.training.plan import default_learning_rate, make_plan
+
+RATES = TrainConfig(learning_rate=1e-4, head_learning_rate=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "modernbert", "gpt2", "llama"])
@@ -69,3 +78,77 @@ def test_what_is_given_is_kept() -> None:
     plan = make_plan(given_config, LABELS, rows=1000, width=768, pass_tokens=4096, probed=False)
     assert plan.config == replace(given_config, micro_batch_tokens=4096) and plan.reasons == ()
     assert plan.steps == 16
+
+
+LAYERED = [
+    "bert",
+    "distilbert",
+    "roberta",
+    "albert",
+    "deberta-v2",
+    "modernbert",
+    "gpt2",
+    "llama",
+    "funnel",
+    "t5",
+    "mamba",
+]
+LAYERS = {"albert": 1, "t5": 4}
+"""Layers of the tiny models that do not have two."""
+
+
+@pytest.mark.parametrize("architecture", LAYERED)
+def test_rates_fall_from_layer_to_layer(architecture: str, tmp_path: Path) -> None:
+    base = tiny_models.pretrained(tmp_path / architecture, architecture)
+    classifier = Classifier.from_pretrained(base, LabelSet(("a", "b", "c")), load_tokenizer(base))
+    config = TrainConfig(learning_rate=1e-4, head_learning_rate=1e-3, layer_decay=0.5)
+    optimizer = make_optimizer(classifier, config)
+    assert set_rate(optimizer, 1.0) == pytest.approx(1e-4)
+    rate = {parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    stack = layers(classifier.network)
+    assert len(stack) == LAYERS.get(architecture, 2)
+    for below, layer in enumerate(reversed(stack)):
+        assert all(rate[parameter] == pytest.approx(1e-4 * 0.5**below) for parameter in layer.parameters())
+    embeddings = classifier.network.get_input_embeddings()
+    assert rate[embeddings.weight] == pytest.approx(1e-4 * 0.5 ** len(stack))
+    assert rate[classifier.output_layer.weight] == pytest.approx(1e-3)
+    assert len(rate) == len(list(classifier.parameters()))
+
+
+@pytest.mark.parametrize("architecture", LAYERED)
+def test_what_is_frozen_gets_no_gradient(architecture: str, tmp_path: Path) -> None:
+    base = tiny_models.pretrained(tmp_path / architecture, architecture)
+    classifier = Classifier.from_pretrained(base, LabelSet(("a", "b", "c")), load_tokenizer(base))
+    stack = layers(classifier.network)
+    frozen = classifier.freeze("embeddings")
+    assert not classifier.network.get_input_embeddings().weight.requires_grad
+    assert all(parameter.requires_grad for parameter in stack[0].parameters())
+    assert classifier.freeze(1) == frozen + sum(parameter.numel() for parameter in stack[0].parameters())
+    learning = {parameter for group in make_optimizer(classifier, RATES).param_groups for parameter in group["params"]}
+    assert learning == {parameter for parameter in classifier.parameters() if parameter.requires_grad}
+    assert set(classifier.output_layer.parameters()) <= learning
+    classifier.freeze(len(stack))
+    with pytest.raises(UsageError, match=f"model has {len(stack)} layers"):
+        classifier.freeze(len(stack) + 1)
+
+
+@pytest.mark.parametrize("head", ["own", "mean"])
+@pytest.mark.usefixtures("no_graph")
+def test_frozen_weights_are_bit_for_bit_the_same_after_training(head: str, tiny_base: Path, tiny_csv: Path) -> None:
+    settings = {"epochs": 1, "batch_size": 16, "precision": "fp32", "probe": False}
+    run = textclf.finetune(tiny_base, tiny_csv, head=head, freeze="1", layer_decay=0.9, **settings)
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_base, run.model_folder))
+    prefix = {"own": "bert.", "mean": "backbone."}[head]
+    same = {name for name, tensor in before.items() if torch.equal(tensor, after.get(prefix + name, torch.zeros(1)))}
+    expected = {name for name in before if name.startswith("embeddings.") or ".layer.0." in name}
+    assert same == expected
+
+
+def test_more_frozen_layers_than_there_are_is_said(
+    cli: Callable[..., subprocess.CompletedProcess[str]], tiny_base: Path, tiny_csv: Path
+) -> None:
+    for value, said in (("9", "has 2 layers"), ("some", "a whole number, or one of embeddings"), ("0", "at least 1")):
+        done = cli("finetune", "--model", tiny_base, "--dataset", tiny_csv, "--freeze", value)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+    done = cli("finetune", "--model", tiny_base, "--dataset", tiny_csv, "--layer-decay", "1.5")
+    assert done.returncode == 2 and "layer_decay is 1.5" in done.stderr

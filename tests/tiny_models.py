@@ -128,10 +128,102 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], Callable[[], PreTrainedToken
 }
 """Name -> config class, its settings, its tokenizer."""
 
+_BERT = {**_SMALL, "max_position_embeddings": 512}
+_KV = {**_SMALL, "num_key_value_heads": 2, "max_position_embeddings": 512}
+
+
+def _gpt2_like() -> PreTrainedTokenizerFast:
+    return byte_bpe("gpt2")
+
+
+def _llama_like() -> PreTrainedTokenizerFast:
+    return byte_bpe("llama")
+
+
+def _roberta_like() -> PreTrainedTokenizerFast:
+    return byte_bpe("roberta")
+
+
+_T5 = {
+    "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4,
+    "decoder_start_token_id": 0,
+}  # fmt: skip
+_BART = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 512, "decoder_start_token_id": 0,
+}  # fmt: skip
+_HYBRID = {
+    **_DECODER, "mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16, "mamba_chunk_size": 32,
+}  # fmt: skip
+
+MORE: dict[str, tuple[str, dict[str, Any], Callable[[], PreTrainedTokenizerFast]]] = {
+    "camembert": ("CamembertConfig", {**_SMALL, "max_position_embeddings": 514}, _roberta_like),
+    "deberta": ("DebertaConfig", {**_BERT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}, unigram),
+    "ernie": ("ErnieConfig", _BERT, wordpiece),
+    "eurobert": ("EuroBertConfig", _DECODER, _llama_like),
+    "megatron-bert": ("MegatronBertConfig", _BERT, wordpiece),
+    "nomic_bert": ("NomicBertConfig", _BERT, wordpiece),
+    "rembert": ("RemBertConfig", {**_BERT, "input_embedding_size": 16}, unigram),
+    "roformer": ("RoFormerConfig", {**_BERT, "embedding_size": 32}, wordpiece),
+    "squeezebert": (
+        "SqueezeBertConfig",
+        {**_BERT, "embedding_size": 32}
+        | dict.fromkeys(("q_groups", "k_groups", "v_groups", "post_attention_groups"), 1)
+        | dict.fromkeys(("intermediate_groups", "output_groups"), 1),
+        wordpiece,
+    ),
+    "big_bird": ("BigBirdConfig", _BERT, unigram),
+    "longformer": (
+        "LongformerConfig",
+        {**_SMALL, "max_position_embeddings": 514, "attention_window": 16},
+        _roberta_like,
+    ),
+    "xlnet": ("XLNetConfig", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}, unigram),
+    "funnel": (
+        "FunnelConfig",
+        {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1], "num_decoder_layers": 1}
+        | {"architectures": ["FunnelBaseModel"]},
+        wordpiece,
+    ),
+    "convbert": ("ConvBertConfig", {**_BERT, "embedding_size": 32, "head_ratio": 1}, wordpiece),
+    "fnet": ("FNetConfig", {**_SMALL, "max_position_embeddings": 512}, unigram),
+    "gpt_neo": (
+        "GPTNeoConfig",
+        {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}
+        | {"max_position_embeddings": 512},
+        _gpt2_like,
+    ),
+    "gpt_neox": ("GPTNeoXConfig", _BERT, _gpt2_like),
+    "gptj": ("GPTJConfig", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "rotary_dim": 4}, _gpt2_like),
+    "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, _llama_like),
+    "opt": ("OPTConfig", {**_BERT, "ffn_dim": 64, "word_embed_proj_dim": 32}, _gpt2_like),
+    "falcon": ("FalconConfig", {**_BERT, "new_decoder_architecture": False}, _gpt2_like),
+    "mistral": ("MistralConfig", _DECODER, _llama_like),
+    "qwen2": ("Qwen2Config", _KV, _gpt2_like),
+    "gemma": ("GemmaConfig", _DECODER, _llama_like),
+    "gemma2": ("Gemma2Config", _DECODER, _llama_like),
+    "phi": ("PhiConfig", _KV, _gpt2_like),
+    "phi3": ("Phi3Config", {**_KV, "pad_token_id": 0}, _llama_like),
+    "smollm3": ("SmolLM3Config", _KV, _llama_like),
+    "stablelm": ("StableLmConfig", _KV, _gpt2_like),
+    "starcoder2": ("Starcoder2Config", _KV, _gpt2_like),
+    "modernbert-decoder": ("ModernBertDecoderConfig", _BERT, _roberta_like),
+    "t5": ("T5Config", _T5, _roberta_like),
+    "mt5": ("MT5Config", _T5, _roberta_like),
+    "bart": ("BartConfig", _BART, _roberta_like),
+    "granite": ("GraniteConfig", _KV, _gpt2_like),
+    "olmo2": ("Olmo2Config", _KV, _gpt2_like),
+    "cohere": ("CohereConfig", _KV, _llama_like),
+    "mamba": ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}, _gpt2_like),
+    "lfm2": ("Lfm2Config", {**_KV, "layer_types": ["conv", "full_attention"], "block_multiple_of": 8}, _llama_like),
+    "falcon_h1": ("FalconH1Config", _HYBRID, _llama_like),
+}
+"""As ARCHITECTURES: types that are tried once each, in test_model_types.py."""
+
 
 def pretrained(folder: Path, architecture: str = "bert", *, seed: int = 0) -> Path:
     """A base model (no classification head) with random weights, as a Hub repository would hold it."""
-    class_name, settings, make_tokenizer = ARCHITECTURES[architecture]
+    class_name, settings, make_tokenizer = (ARCHITECTURES | MORE)[architecture]
     tokenizer = make_tokenizer()
     ids = {
         "vocab_size": len(tokenizer),

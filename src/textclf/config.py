@@ -84,6 +84,12 @@ class DataConfig:
             _at_least("data.balance", self.balance, 1)
 
 
+PLACE = "{text}"
+"""Where in a prompt the text goes."""
+
+Head = Literal["auto", "own", "native", "cls", "mean", "max", "last", "attention"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which pretrained model, and how much of a text it reads."""
@@ -96,9 +102,21 @@ class ModelConfig:
     """Hub id or folder of a tokenizer, for a model that brings none, such as OpenELM. None: the model's own."""
     max_length: int | None = None
     """Tokens of a text that the model reads. None: 64, 128, 256 or 512, the first that 99 % of the texts fit in."""
-    head: Literal["auto", "own", "mean"] = "auto"
-    """own: the architecture's. mean: linear over the mean of the hidden states. auto: own, or mean where the model was
-    pretrained with mean pooling and a linear probe on it is clearly better."""
+    head: Head = "auto"
+    """own (or native): the architecture's. cls, mean, max, last, attention: layers over the first token, over the mean,
+    the largest or the last of the hidden states, or over a mean whose weights are learnt. auto: own, or mean where the
+    model was pretrained with mean pooling and a linear probe on it is clearly better."""
+    head_hidden: int | None = None
+    """Numbers in a hidden layer (GELU) of a pooled head. None: no such layer, the same as 0."""
+    head_dropout: float | None = None
+    """Share of the numbers dropped before each layer of a pooled head, 0 to 1. None: the pretrained model's own."""
+    prompt: str | None = None
+    """Words around every text, `Classify: {text}`; kept with the model, which puts them there in prediction too."""
+    freeze: int | Literal["embeddings"] | None = None
+    """What of the pretrained model stays as it is: `embeddings`, or a number for the embeddings and so many layers."""
+    lora: int | None = None
+    """Rank of low-rank adapters that learn in place of the pretrained model's layers; merged into them in the end.
+    None: the layers learn themselves. Needs the extra `lora`."""
     allow_bin: bool = False
     """Open weights in PyTorch's pickle format where a model has no safetensors (with `weights_only`)."""
 
@@ -106,6 +124,23 @@ class ModelConfig:
         _not_empty("model.name", self.name)
         _not_empty("model.tokenizer", self.tokenizer)
         _at_least("model.max_length", self.max_length, 4)
+        _at_least("model.head_hidden", self.head_hidden, 0)
+        _at_least("model.lora", self.lora, 1)
+        if self.head_dropout is not None and not 0 <= self.head_dropout < 1:
+            raise ConfigError(f"model.head_dropout is {self.head_dropout}; it is a share, from 0 up to 1")
+        _at_least("model.freeze", self.freeze if isinstance(self.freeze, int) else None, 1)
+        if self.prompt is not None and self.prompt.count(PLACE) != 1:
+            raise ConfigError(
+                f"model.prompt is {self.prompt!r}; it holds {PLACE} once, where the text goes",
+                hint=f'for example --prompt "Classify: {PLACE}"',
+            )
+        if self.head == "native":
+            object.__setattr__(self, "head", "own")  # one name for one thing
+        if self.head == "own" and (self.head_hidden or self.head_dropout is not None):
+            raise ConfigError(
+                "model.head is own, whose layers are the architecture's; head_hidden and head_dropout are for others",
+                hint="choose --head cls, mean, max, last or attention",
+            )
 
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -124,10 +159,13 @@ class TrainConfig:
     probe: bool = True
     """Start the head from a linear probe: logistic regression on the pretrained features. Never end below it."""
     learning_rate: float | None = None
-    """Peak rate of the backbone. None: by its width, 1.1e-4 at 384, 2e-5 at 768, and 2.5 times that without a probe;
-    see docs/explanation/defaults.md."""
+    """Peak rate of the backbone. None: by its width, 1.1e-4 at 384, 2e-5 at 768, and 2.5 times that without a probe,
+    ten times with LoRA; see docs/explanation/defaults.md."""
     head_learning_rate: float | None = None
     """Peak rate of the head. None: learning_rate where it starts from a probe, else ten times that, at most 3e-3."""
+    layer_decay: float | None = None
+    """The rate of each layer as a share of the one's above it, above 0, up to 1; the last layer has learning_rate.
+    None: all layers learn at one rate."""
     batch_size: int = 32
     """Texts per optimizer step."""
     micro_batch_size: int | None = None
@@ -174,6 +212,8 @@ class TrainConfig:
         _above("train.learning_rate", self.learning_rate, 0)
         _above("train.head_learning_rate", self.head_learning_rate, 0)
         _above("train.max_minutes", self.max_minutes, 0)
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"train.layer_decay is {self.layer_decay}; it is a share, above 0 and up to 1")
         for name in ("batch_size", "micro_batch_size", "micro_batch_tokens", "eval_every"):
             _at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("weight_decay", "max_grad_norm", "patience", "seed"):
@@ -282,9 +322,10 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         if typing.get_origin(option) is Literal:
             if value in typing.get_args(option):
                 return value
-            if int in options:
+            if int in options[options.index(option) :]:
                 continue
-            raise ConfigError(f"{key} is {value!r}; it is one of {', '.join(typing.get_args(option))}")
+            or_else = "a whole number, or " if int in options else ""
+            raise ConfigError(f"{key} is {value!r}; it is {or_else}one of {', '.join(typing.get_args(option))}")
         if typing.get_origin(option) is tuple and isinstance(value, (str, list, tuple)):
             return (
                 tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(map(str, value))

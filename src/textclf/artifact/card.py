@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any
 from textclf import __version__
 from textclf.artifact import folder, screening
 from textclf.artifact.screening import last_part
+from textclf.config import PLACE
 from textclf.labels import HALF, LabelSet
 from textclf.metrics import LOWER_IS_BETTER
 
@@ -161,6 +163,12 @@ def _use(repo_id: str | None, artifact: folder.Artifact) -> str:
     own_code = _own_code(config)
     trust = ", trust_remote_code=True" if own_code else ""
     why = f"; `trust_remote_code=True` too, as {own_code} beside the weights" if own_code else ""
+    texts, prompted = '["a text", "another text"]', ""
+    if artifact.prompt is not None:
+        # ASCII, and no character that could end the block.
+        prompted = f"prompt = {json.dumps(artifact.prompt).replace('`', chr(92) + 'u0060')}\n"
+        texts = f'[prompt.replace("{PLACE}", text) for text in {texts}]'
+        why += "; and the prompt around each text, which textclf puts there itself, is yours to put"
     return f"""## How to use it
 
 On the command line, one text per line in, {answer} per line out:
@@ -175,8 +183,8 @@ With transformers alone. `truncation=True` is needed: without it a long text is 
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="{name}"{trust})
-classify(["a text", "another text"], truncation=True{every})
+{prompted}classify = pipeline("text-classification", model="{name}"{trust})
+classify({texts}, truncation=True{every})
 ```
 
 From Python with textclf:
@@ -197,7 +205,7 @@ def _own_code(config: dict[str, Any]) -> str | None:
         return None
     if config.get("text_config", {}).get("model_type") == "openelm":
         return f"OpenELM and its head are defined in `{folder.MODELLING_OPENELM}` and `{folder.MODELLING}`"
-    return f"the mean-pooled head is defined in `{folder.MODELLING}`"
+    return f"its pooled head is defined in `{folder.MODELLING}`"
 
 
 def _results(facts: folder.Facts) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textclf import atomic
+from textclf.config import PLACE
 from textclf.errors import ModelError
 from textclf.labels import LabelSet
 
@@ -56,6 +57,7 @@ LOADING_ONLY_KEYS = ("is_local", "local_files_only", "name_or_path")
 class Facts:
     """What textclf.json says about a model beyond what transformers' own files say.
 
+    prompt: a template with `{text}` once, put around every text before it is tokenised.
     dataset: what the user calls it; dataset_id: the Hub id behind it, None for files of one's own.
     metrics: split name -> metric name -> value, of the model in this folder.
     label_counts: label name -> rows in train.
@@ -67,6 +69,7 @@ class Facts:
     """
 
     max_length: int
+    prompt: str | None = None
     base_model: str | None = None
     base_revision: str | None = None
     dataset: str | None = None
@@ -104,6 +107,11 @@ class Artifact:
         limits = [int(limit) for limit in declared if isinstance(limit, int) and limit > 0]
         # RoBERTa's kin count positions from pad_token_id + 1, so two of theirs are never used.
         return min([512, *(limit - 2 if limit == 514 else limit for limit in limits)])
+
+    @property
+    def prompt(self) -> str | None:
+        """The template that is put around every text; None for none."""
+        return self.facts.prompt if self.facts is not None else None
 
     def tokenizer(self) -> Tokenizer:
         """The Rust tokenizer in the folder. Raises ModelError where it cannot be read."""
@@ -153,6 +161,9 @@ def facts_of(document: dict[str, Any], *, where: str) -> Facts:
             f"{where}: schema version {version!r}, this textclf reads up to {SCHEMA_VERSION}",
             hint="update textclf: pipx upgrade textclf",
         )
+    prompt = document.get("prompt")
+    if prompt is not None and (not isinstance(prompt, str) or prompt.count(PLACE) != 1):
+        raise ModelError(f"{where}: its prompt does not hold {PLACE} once", hint="copy the model folder again")
     known = Facts.__dataclass_fields__
     try:
         return Facts(**{key: value for key, value in document.items() if key in known})

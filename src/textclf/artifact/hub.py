@@ -351,7 +351,9 @@ def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]
         content[name] = path
         if name in _CLEANED:
             document = json.loads(path.read_text(encoding="utf-8"))
-            cleaned[name] = screening.without_traces(document, where=name, keep=artifact.label_set.names)
+            cleaned[name] = screening.without_traces(
+                document, where=name, keep=(*artifact.label_set.names, artifact.prompt or "")
+            )
             if cleaned[name] != document:
                 content[name] = (json.dumps(cleaned[name], ensure_ascii=False, indent=2) + "\n").encode()
     facts = folder.facts_of(cleaned[folder.TEXTCLF], where=folder.TEXTCLF)

@@ -119,7 +119,7 @@ def check_tokenizer(listing: Iterable[str], *, where: str) -> None:
 def without_traces(document: Any, *, where: str, keep: Container[str] = ()) -> Any:
     """A JSON value fit to be published: paths of this machine are cut down to their last part.
 
-    keep: texts that are the model's own, such as label names; they stay whatever they hold.
+    keep: texts that are the model's own, such as label names and its prompt; they stay whatever they hold.
     Raises RefusedError where a text names this machine or a home folder and cannot be cut.
     """
     if isinstance(document, dict):

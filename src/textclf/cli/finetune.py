@@ -68,7 +68,54 @@ def finetune(
     max_rows: MaxRowsOpt = None,
     head: Annotated[
         str | None,
-        typer.Option(help="auto, own or mean. Default: auto.", show_default=False, rich_help_panel=_LEARNING),
+        typer.Option(
+            help="auto, own (or native), cls, mean, max, last or attention. Default: auto.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    head_hidden: Annotated[
+        int | None,
+        typer.Option(help="Numbers in a hidden layer of the head.", show_default=False, rich_help_panel=_LEARNING),
+    ] = None,
+    head_dropout: Annotated[
+        float | None,
+        typer.Option(
+            help="Share dropped before each layer of the head.", show_default=False, rich_help_panel=_LEARNING
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="embeddings|N",
+            help="Leave the embeddings, and the first N layers, as they are.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Rate of a layer as a share of the one's above it.", show_default=False, rich_help_panel=_LEARNING
+        ),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK",
+            help="Train low-rank adapters of this rank, such as 16; merged in the end. Needs textclf[lora].",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE",
+            help='Words around every text: "Classify: {text}".',
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
     ] = None,
     fast: Annotated[
         bool,
@@ -155,9 +202,11 @@ def finetune(
     flags = {
         "name": model, "tokenizer": tokenizer, "dataset": dataset, "text_column": text_column,
         "label_column": label_column, "label_delimiter": label_delimiter, "label_columns": names(label_columns),
-        "columns": names(columns), "validation_size": validation_size, "test_size": test_size, "min_label_count": min_label_count,
-        "other_label": other_label, "balance": balance, "max_rows": max_rows, "head": head,
-        "epochs": 0.0 if fast else epochs, "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
+        "columns": names(columns), "validation_size": validation_size, "test_size": test_size,
+        "min_label_count": min_label_count, "other_label": other_label, "balance": balance, "max_rows": max_rows,
+        "head": head, "head_hidden": head_hidden, "head_dropout": head_dropout, "freeze": freeze, "lora": lora,
+        "layer_decay": layer_decay, "prompt": prompt, "epochs": 0.0 if fast else epochs,
+        "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
         "class_weights": class_weights, "metric": metric, "patience": patience, "seed": seed,
         "max_minutes": max_minutes, "max_length": max_length, "micro_batch_size": micro_batch_size,
         "gradient_checkpointing": gradient_checkpointing, "precision": precision, "device": device,

@@ -35,6 +35,7 @@ def encode_kept(
     tokenizer: Tokenizer,
     *,
     max_length: int | None = None,
+    prompt: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Encoded:
     """What `encode` gives, memory-mapped where the texts are large.
@@ -42,26 +43,28 @@ def encode_kept(
     texts: large_string, none null. Raises ResourceError (disk full, no permission).
     """
     if texts.nbytes < LARGE:
-        return encode(texts, tokenizer, max_length=max_length, on_progress=on_progress)
-    folder = paths.cache_dir() / "encoded" / _key(texts, tokenizer, max_length)
-    chunks = encode_chunks(texts, tokenizer, max_length=max_length, on_progress=on_progress)
+        return encode(texts, tokenizer, max_length=max_length, prompt=prompt, on_progress=on_progress)
+    folder = paths.cache_dir() / "encoded" / _key(texts, tokenizer, max_length, prompt)
+    chunks = encode_chunks(texts, tokenizer, max_length=max_length, prompt=prompt, on_progress=on_progress)
     return _mapped(folder) or _keep(folder, chunks, id_type(tokenizer))
 
 
-def cut_kept(encoded: Encoded, tokenizer: Tokenizer, max_length: int) -> Encoded:
+def cut_kept(encoded: Encoded, tokenizer: Tokenizer, max_length: int, *, prompt: str | None = None) -> Encoded:
     """What `cut` gives, memory-mapped where `encoded` is."""
     if not isinstance(encoded.ids, np.memmap) or max_length >= encoded.lengths.max(initial=0):
-        return cut(encoded, tokenizer, max_length)
+        return cut(encoded, tokenizer, max_length, prompt=prompt)
     source = Path(str(encoded.ids.filename)).parent
     folder = source.with_name(f"{source.name}-{max_length}")
-    return _mapped(folder) or _keep(folder, cut_chunks(encoded, tokenizer, max_length), encoded.ids.dtype)
+    return _mapped(folder) or _keep(
+        folder, cut_chunks(encoded, tokenizer, max_length, prompt=prompt), encoded.ids.dtype
+    )
 
 
-def _key(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int | None) -> str:
+def _key(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int | None, prompt: str | None) -> str:
     import tokenizers
 
     settle(tokenizer)
-    facts = [ENCODING_VERSION, tokenizers.__version__, tokenizer.to_str(), max_length, len(texts)]
+    facts = [ENCODING_VERSION, tokenizers.__version__, tokenizer.to_str(), max_length, len(texts), prompt]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for piece in spelled(texts):
         digest.update(piece)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from textclf.data.prompt import Prompt
 from textclf.data.words import Words, separable
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def encode(
     tokenizer: Tokenizer,
     *,
     max_length: int | None = None,
+    prompt: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Encoded:
     """Tokenise texts, each cut to `max_length` tokens (special tokens included); None never cuts.
@@ -87,11 +89,12 @@ def encode(
     texts: a sequence, or a column of strings in arrow, which spares a million Python strings.
     Special-token literals in a text ("[SEP]", "<|endoftext|>") are read as plain characters. A text
     that has no token at all becomes the tokenizer's first special token, so every row has one or more.
+    prompt: a template with `{text}`, put around every text. Of a text that is cut, what comes after it stays.
     on_progress: called with the number of texts done so far.
 
     The tokenizer's threads take every core that the process may run on; TOKENIZERS_PARALLELISM=false keeps it to one.
     """
-    chunks = encode_chunks(texts, tokenizer, max_length=max_length, on_progress=on_progress)
+    chunks = encode_chunks(texts, tokenizer, max_length=max_length, prompt=prompt, on_progress=on_progress)
     return _gathered(chunks, id_type(tokenizer))
 
 
@@ -100,33 +103,43 @@ def encode_chunks(
     tokenizer: Tokenizer,
     *,
     max_length: int | None = None,
+    prompt: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[Chunk]:
     """What `encode` gives, chunk by chunk, so that memory does not grow with the number of texts."""
     settle(tokenizer)
     frame = _Frame(tokenizer)
     limit = None if max_length is None else max(0, max_length - frame.size)
+    around = Prompt.of(prompt)
+    ending = around.ending(tokenizer) if around else []
     words = Words(tokenizer) if len(texts) >= FEW and separable(tokenizer) else None
     dtype = id_type(tokenizer)
     done = 0
     for part in _parts(texts):
+        if around:
+            part = around.around(part)
         ids, sizes, truncated = words.tokens(_in_arrow(part), limit=limit) if words else _whole(part, tokenizer, limit)
+        if ending and truncated.any():
+            ids = _end_in(np.array(ids), np.cumsum(sizes)[truncated], ending[-(limit or 0) :])
         yield Chunk(*frame.around(ids, sizes, dtype), truncated)
         done += len(part)
         if on_progress is not None:
             on_progress(done)
 
 
-def cut(encoded: Encoded, tokenizer: Tokenizer, max_length: int) -> Encoded:
+def cut(encoded: Encoded, tokenizer: Tokenizer, max_length: int, *, prompt: str | None = None) -> Encoded:
     """Rows as they would be had they been encoded with this smaller `max_length`."""
     if max_length >= encoded.lengths.max(initial=0):
         return encoded
-    return _gathered(cut_chunks(encoded, tokenizer, max_length), encoded.ids.dtype)
+    return _gathered(cut_chunks(encoded, tokenizer, max_length, prompt=prompt), encoded.ids.dtype)
 
 
-def cut_chunks(encoded: Encoded, tokenizer: Tokenizer, max_length: int) -> Iterator[Chunk]:
+def cut_chunks(
+    encoded: Encoded, tokenizer: Tokenizer, max_length: int, *, prompt: str | None = None
+) -> Iterator[Chunk]:
     """What `cut` gives, chunk by chunk."""
-    suffix = _Frame(tokenizer).suffix
+    around = Prompt.of(prompt)
+    suffix = [*(around.ending(tokenizer) if around else []), *_Frame(tokenizer).suffix][-max_length:]
     for start in range(0, len(encoded), CHUNK):
         offsets = encoded.offsets[start : start + CHUNK + 1]
         sizes = np.diff(offsets)
@@ -134,9 +147,15 @@ def cut_chunks(encoded: Encoded, tokenizer: Tokenizer, max_length: int) -> Itera
         ends = np.cumsum(lengths)
         ids = encoded.ids[np.repeat(offsets[:-1] - (ends - lengths), lengths) + np.arange(ends[-1])]
         longer = sizes > max_length
-        for back, token in enumerate(reversed(suffix), start=1):
-            ids[ends[longer] - back] = token
+        ids = _end_in(ids, ends[longer], suffix)
         yield Chunk(ids, lengths, encoded.truncated[start : start + CHUNK] | longer)
+
+
+def _end_in(ids: np.ndarray, ends: np.ndarray, tokens: list[int]) -> np.ndarray:
+    """The ids, where rows that end at these places now end in these tokens."""
+    for back, token in enumerate(reversed(tokens), start=1):
+        ids[ends - back] = token
+    return ids
 
 
 def settle(tokenizer: Tokenizer) -> None:

@@ -149,7 +149,7 @@ def evaluate(
     started = time.monotonic()
     computing = runtimes.open_runtime(artifact, device=device, runtime=runtime)
     texts = rows.text_column
-    encoded = encode(texts, artifact.tokenizer(), max_length=artifact.max_length)
+    encoded = encode(texts, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt)
     logits_NC = computing.logits(
         encoded, on_progress=(lambda done: on_progress(done, len(texts))) if on_progress is not None else None
     )

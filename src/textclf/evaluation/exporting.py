@@ -91,7 +91,9 @@ def _ordinary_texts(artifact: Artifact) -> Encoded:
     with presets.dataset_path("quickstart").open(encoding="utf-8", newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     # One as long as the model reads, too.
-    return encode([*texts, " ".join(texts)], artifact.tokenizer(), max_length=artifact.max_length)
+    return encode(
+        [*texts, " ".join(texts)], artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt
+    )
 
 
 def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | None, *, force: bool) -> None:
@@ -102,7 +104,7 @@ def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | Non
         rows = read_labelled(dataset, split=split)
     label_set = artifact.label_set
     targets_N = targets(rows, label_set)
-    encoded = encode(rows.texts, artifact.tokenizer(), max_length=artifact.max_length)
+    encoded = encode(rows.texts, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt)
     exact_NC = label_set.probabilities(OnnxRuntime(artifact).logits(encoded))
     with tempfile.TemporaryDirectory(dir=artifact.folder.parent, prefix=".int8.") as scratch:
         draft = dataclasses.replace(artifact, folder=Path(scratch))

@@ -154,7 +154,7 @@ class Predictor:
             yield coming.result()
 
     def _encode(self, texts: Sequence[str]) -> Encoded:
-        return encode(texts, self._tokenizer, max_length=self.artifact.max_length)
+        return encode(texts, self._tokenizer, max_length=self.artifact.max_length, prompt=self.artifact.prompt)
 
 
 def load(reference: str | Path | Run | None = None, *, device: str = "auto", runtime: str = "auto") -> Predictor:

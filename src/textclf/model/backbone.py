@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -40,47 +41,45 @@ for _config_class, _class in (
     _config_class.register_for_auto_class()
     _class.register_for_auto_class("AutoModelForSequenceClassification")
 
-BATCH_DEPENDENT = frozenset({"fnet", "convbert"})
-"""Model types whose answer for a text changes with the texts padded beside it: no mask reaches their mixing."""
-
 
 def load_backbone(
     folder: Path, label_set: LabelSet, tokenizer: PreTrainedTokenizerBase, *, allow_bin: bool = False
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A pretrained model in fp32 with a fresh head for `label_set`, and the names of its fresh parameters.
 
-    The head is the architecture's own. A head that the folder brings is kept where its label names are the
+    The head is the architecture's own; where transformers has none for it, one linear layer over the last token of a
+    causal model, over the mean of another's. A head that the folder brings is kept where its label names are the
     same. Call `torch.manual_seed` before: it decides the fresh weights. Raises ModelError where the folder
-    has no weights, weights of another architecture, or a type that transformers cannot classify with.
+    has no weights, weights of another architecture, or a type that cannot classify.
     """
     config = _config(folder)
-    if config.model_type in BATCH_DEPENDENT:
+    bare = not has_own_head(config)
+    if bare and type(config) not in AutoModel._model_mapping:
         raise ModelError(
-            f"{folder}: {config.model_type} models answer differently depending on the texts beside a text",
-            hint="choose another model, for example distilbert-base-uncased",
-        )
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise ModelError(
-            f"{folder}: transformers has no sequence classification for model type {config.model_type!r}",
+            f"{folder}: transformers has no backbone for model type {config.model_type!r}",
             hint="choose a BERT-, RoBERTa-, ModernBERT-, GPT-2-, Llama- or Qwen-type model",
         )
-    same_labels = getattr(config, "id2label", None) == label_set.id2label
+    same_labels = not bare and getattr(config, "id2label", None) == label_set.id2label
     config.id2label, config.label2id = label_set.id2label, label_set.label2id
     config.problem_type = label_set.problem_type
-    config.pad_token_id = tokenizer.pad_token_id
+    config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     if getattr(config, "use_cache", None):
         config.use_cache = False  # keys and values are for generating; here they only cost memory
-    network, loading = _load(folder, config, allow_bin=allow_bin)
-    head = head_names(network)
+    _check_ends(folder, config, tokenizer)
+    network, loading = _load(folder, config, allow_bin=allow_bin, bare=bare)
+    head = set() if bare else head_names(network)
     fresh = set(loading["missing_keys"]) | {_name(key) for key in loading["mismatched_keys"]}
     # Checkpoints of masked language models lack the pooler over the first token.
-    lost = sorted(name for name in fresh - head - _rebuilt(network) if ".pooler." not in name)
+    lost = sorted(name for name in fresh - head - _rebuilt(network) if "pooler." not in f".{name}")
     if lost:
         raise ModelError(
             f"{folder}: the weights lack {len(lost)} parts of a {config.model_type} model, such as {lost[0]}",
             hint="the file does not belong to this config.json; download the model again",
         )
-    if not same_labels:
+    if bare:
+        network = under_head(network, label_set, "last" if _is_causal(config) else "mean")
+        fresh = head_names(network)
+    elif not same_labels:
         fresh |= _start_afresh(network, head - fresh)
     _check_vocabulary(network, tokenizer, folder)
     return network, tuple(sorted(fresh))
@@ -89,7 +88,7 @@ def load_backbone(
 def load_finished(folder: Path, label_set: LabelSet) -> PreTrainedModel:
     """A finished classifier in fp32, every weight from the folder. Raises ModelError where any is missing."""
     config = _config(folder)
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+    if not has_own_head(config):
         raise ModelError(
             f"{folder}: model type {config.model_type!r} is not known to transformers {transformers.__version__}"
         )
@@ -107,13 +106,25 @@ def load_finished(folder: Path, label_set: LabelSet) -> PreTrainedModel:
     return network
 
 
-def mean_pooled(network: PreTrainedModel, label_set: LabelSet) -> PreTrainedModel:
-    """The backbone of a network under a fresh linear head over the mean of its hidden states."""
+def under_head(
+    network: PreTrainedModel, label_set: LabelSet, pooling: str, *, hidden: int = 0, dropout: float | None = None
+) -> PreTrainedModel:
+    """The backbone of a network under a fresh pooled head; see TextclfConfig for what the arguments say.
+
+    Raises ModelError for an architecture with an encoder and a decoder, which has no states of one kind to pool.
+    """
     backbone: Any = network.base_model
+    if getattr(backbone.config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{backbone.config.model_type} models have an encoder and a decoder; no pooled head fits them",
+            hint="--head own, or choose an encoder or a decoder",
+        )
     backbone.config._name_or_path = ""  # the folder on this machine is nobody's business
     config = TextclfConfig(
         text_config=backbone.config,
-        pooling="mean",
+        pooling=pooling,
+        head_hidden=hidden,
+        head_dropout=dropout,
         id2label=label_set.id2label,
         label2id=label_set.label2id,
         problem_type=label_set.problem_type,
@@ -156,6 +167,16 @@ def pretrained_pooling(folder: Path) -> str | None:
     return "mean" if modes == ["pooling_mode_mean_tokens"] or said.get("pooling_mode") == "mean" else None
 
 
+def general_pooling(network: PreTrainedModel) -> str:
+    """The pooling that fits the kind of network: `last` where tokens see only those before them, else `mean`."""
+    return "last" if _is_causal(network.base_model.config) else "mean"
+
+
+def has_own_head(config: Any) -> bool:
+    """Whether transformers, or textclf, has a classification head for a model with this config."""
+    return type(config) in AutoModelForSequenceClassification._model_mapping
+
+
 def head_names(network: PreTrainedModel) -> set[str]:
     """Names of the parameters that are the head's: all that lie outside the base model."""
     prefix = network.base_model_prefix + "."
@@ -174,7 +195,27 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _load(folder: Path, config: Any, *, allow_bin: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _is_causal(config: Any) -> bool:
+    """Whether tokens see only those before them: transformers generates text with such models alone."""
+    config = config.get_text_config()
+    # Encoders have a causal class too, for use as a decoder; they say whether they are one.
+    masked = type(config) in AutoModelForMaskedLM._model_mapping
+    return type(config) in AutoModelForCausalLM._model_mapping and (
+        not masked or bool(getattr(config, "is_decoder", False))
+    )
+
+
+def _check_ends(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """That texts end as the heads of T5's and BART's kin want: they read the state of the end token."""
+    end = getattr(config.get_text_config(), "eos_token_id", None)
+    if getattr(config, "is_encoder_decoder", False) and tokenizer("a")["input_ids"][-1] != end:
+        raise ModelError(
+            f"{folder}: a {config.model_type} model reads a text's end token ({end}), and its tokenizer adds none",
+            hint="save the tokenizer with a template that ends in it, or choose another model",
+        )
+
+
+def _load(folder: Path, config: Any, *, allow_bin: bool, bare: bool = False) -> tuple[PreTrainedModel, dict[str, Any]]:
     if not allow_bin and not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
         raise RefusedError(
             f"{folder}: the weights are in PyTorch's pickle format (.bin) only, which can carry code",
@@ -182,7 +223,7 @@ def _load(folder: Path, config: Any, *, allow_bin: bool) -> tuple[PreTrainedMode
         )
     try:
         with silent():
-            network, loading = AutoModelForSequenceClassification.from_pretrained(
+            network, loading = (AutoModel if bare else AutoModelForSequenceClassification).from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,  # v5's default is the checkpoint's own, and bf16 weights do not train well

@@ -6,20 +6,32 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textclf.artifact.folder import Artifact
+from textclf.config import Head
 from textclf.data.batching import Batch, Packed
 from textclf.data.encoding import Encoded
 from textclf.errors import UsageError
 from textclf.labels import LabelSet
-from textclf.model.backbone import head_names, load_backbone, load_finished, mean_pooled, save
+from textclf.model.adapters import Lora
+from textclf.model.backbone import (
+    general_pooling,
+    has_own_head,
+    head_names,
+    load_backbone,
+    load_finished,
+    save,
+    under_head,
+)
+from textclf.model.heads import OwnHead, last_states
+from textclf.model.layers import depths, layers
 from textclf.model.modeling_textclf import TextclfForSequenceClassification
 from textclf.model.packing import PackedForward, packed_forward
+from textclf.model.trial import Reading, try_reading
 from textclf.model.vocabulary import CompactVocabulary, compact
 
 
@@ -27,19 +39,29 @@ class Classifier(nn.Module):
     """A network whose logits follow the order of `label_set`.
 
     pad_id: token id of padding; any id does, as the mask hides it.
-    fresh: names of parameters that started from nothing, () for a finished classifier.
+    reading: how the network reads a batch. fresh: names of parameters that started from nothing, () for a finished
+    classifier.
     """
 
     def __init__(
-        self, network: PreTrainedModel, label_set: LabelSet, *, pad_id: int, fresh: tuple[str, ...] = ()
+        self,
+        network: PreTrainedModel,
+        label_set: LabelSet,
+        *,
+        pad_id: int,
+        reading: Reading,
+        fresh: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.network = network
         self.label_set = label_set
         self.pad_id = pad_id
+        self.reading = reading
         self.fresh = fresh
+        self._own_head = OwnHead(network)
         self._packed: PackedForward | None = None
         self._vocabulary: CompactVocabulary | None = None
+        self._lora: Lora | None = None
 
     @classmethod
     def from_pretrained(
@@ -47,18 +69,27 @@ class Classifier(nn.Module):
     ) -> Classifier:
         """A pretrained model with a fresh head. See `load_backbone` for what is raised."""
         network, fresh = load_backbone(folder, label_set, tokenizer, allow_bin=allow_bin)
-        return cls(network, label_set, pad_id=int(network.config.pad_token_id), fresh=fresh)
+        pad_id = int(network.config.pad_token_id)
+        reading = try_reading(network, pad_id=pad_id, where=str(folder))
+        return cls(network, label_set, pad_id=pad_id, reading=reading, fresh=fresh)
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Classifier:
         """A finished classifier. Raises ModelError where weights are missing."""
         network = load_finished(artifact.folder, artifact.label_set)
-        pad_id = network.config.pad_token_id
-        return cls(network, artifact.label_set, pad_id=int(pad_id) if pad_id is not None else 0).eval()
+        pad_id = int(network.config.pad_token_id or 0)
+        reading = try_reading(network, pad_id=pad_id, where=str(artifact.folder))
+        return cls(network, artifact.label_set, pad_id=pad_id, reading=reading).eval()
 
     @property
     def device(self) -> torch.device:
         return self.network.device
+
+    @property
+    def model_type(self) -> str:
+        """What transformers calls the architecture of the backbone."""
+        backbone: Any = self.network.base_model
+        return str(backbone.config.model_type)
 
     @property
     def positions(self) -> int:
@@ -76,6 +107,29 @@ class Classifier(nn.Module):
         """Numbers in a hidden state."""
         return int(self.network.config.get_text_config().hidden_size)
 
+    def freeze(self, what: int | str) -> int:
+        """Leave embeddings, and so many layers above them, as they are: how many numbers that is.
+
+        what: `embeddings` or a number of layers. Raises UsageError for more layers than there are.
+        """
+        wanted = what if isinstance(what, int) else 0
+        there = len(layers(self.network))
+        if wanted > there:
+            raise UsageError(
+                f"model.freeze is {wanted}; this {self.network.config.model_type} model has {there} layers"
+            )
+        frozen = 0
+        for name, depth in depths(self.network).items():
+            if depth <= wanted:
+                parameter = self.network.get_parameter(name)
+                parameter.requires_grad_(False)
+                frozen += parameter.numel()
+        return frozen
+
+    def depths(self) -> dict[str, int]:
+        """How deep each of the backbone's parameters lies, by its name in this module; see `layers.depths`."""
+        return {f"network.{name}": depth for name, depth in depths(self.network).items()}
+
     def checkpoint_activations(self) -> None:
         """Compute activations twice instead of keeping them. Raises UsageError where the architecture cannot."""
         if not self.network.supports_gradient_checkpointing:
@@ -87,9 +141,24 @@ class Classifier(nn.Module):
         enable()
 
     @property
-    def head(self) -> Literal["own", "mean"]:
-        """`own` for the architecture's own head, else how states are pooled: `mean`."""
-        return "mean" if isinstance(self.network, TextclfForSequenceClassification) else "own"
+    def head(self) -> Head:
+        """`own` for the architecture's own head, else how states are pooled."""
+        pooled = isinstance(self.network, TextclfForSequenceClassification)
+        return self.network.config.pooling if pooled else "own"  # type: ignore[no-any-return]
+
+    @property
+    def architecture_has_head(self) -> bool:
+        """Whether transformers has a head of its own for the backbone's architecture."""
+        return has_own_head(self.network.base_model.config)
+
+    @property
+    def general_head(self) -> str:
+        """The pooling that fits this kind of network best, all else being unknown."""
+        return general_pooling(self.network)
+
+    def has_head(self, head: str, *, hidden: int | None = None) -> bool:
+        """Whether its head is this one; hidden: with a hidden layer of so many numbers, None for any."""
+        return self.head == head and (hidden is None or hidden == getattr(self.network.config, "head_hidden", 0))
 
     @property
     def output_layer(self) -> nn.Linear:
@@ -107,15 +176,36 @@ class Classifier(nn.Module):
         """Whether the last layer has learnt nothing yet."""
         return any(self.network.get_parameter(name) is self.output_layer.weight for name in self.fresh)
 
-    def use_mean_head(self) -> None:
-        """Replace the head by one linear layer over the mean of the hidden states, with fresh weights."""
-        self.network = mean_pooled(self.network, self.label_set)
-        self.fresh = ("classifier.bias", "classifier.weight")
+    def use_head(self, pooling: str, *, hidden: int = 0, dropout: float | None = None) -> None:
+        """Replace the head by layers over pooled hidden states, with fresh weights."""
+        self.network = under_head(self.network, self.label_set, pooling, hidden=hidden, dropout=dropout)
+        self.fresh = tuple(sorted(head_names(self.network)))
+        self.reading = replace(self.reading, reads_last=False)
+        self._own_head = OwnHead(self.network)
         self._packed = None
+
+    def set_head_dropout(self, share: float) -> None:
+        """Drop this share of the numbers before each layer of a pooled head."""
+        assert isinstance(self.network, TextclfForSequenceClassification)
+        self.network.dropout.p = self.network.config.head_dropout = share
+
+    def add_lora(self, rank: int) -> None:
+        """Let adapters learn in place of the backbone, until `merge_lora`. See `adapters.Lora` for what is raised."""
+        self._lora = Lora(self.network, rank=rank, kept_learning=self.fresh)
+
+    def merge_lora(self) -> None:
+        """Have a plain network again, with what the adapters have learnt."""
+        if self._lora is not None:
+            self._lora.merge()
+            self._lora = None
 
     def try_packing(self, *, max_length: int) -> bool:
         """From now on take packed batches too, if the architecture gives the same logits that way."""
-        self._packed = packed_forward(self.network, pad_id=self.pad_id, max_length=max_length)
+        self._packed = None
+        if not self.reading.alone:
+            self._packed = packed_forward(
+                self.network, pad_id=self.pad_id, max_length=max_length, reads_last=self.reading.reads_last
+            )
         return self._packed is not None
 
     def compact_vocabulary(self, texts: Iterable[Encoded]) -> bool:
@@ -138,7 +228,23 @@ class Classifier(nn.Module):
             return self._packed(batch)
         input_ids_BT = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
         mask_BT = torch.from_numpy(batch.attention_mask).to(self.device, non_blocking=True)
-        return self.network(input_ids=input_ids_BT, attention_mask=mask_BT).logits  # type: ignore[no-any-return]
+        if not self.reading.alone:
+            return self.logits(input_ids_BT, mask_BT)
+        lengths = batch.attention_mask.sum(axis=1).tolist()
+        texts = [slice(row, row + 1) for row in range(len(lengths))]
+        return torch.cat(
+            [
+                self.logits(input_ids_BT[text, :length], mask_BT[text, :length])
+                for text, length in zip(texts, lengths, strict=True)
+            ]
+        )
+
+    def logits(self, input_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Logits (batch, num_labels) of padded token ids. What is padding is the mask's to say."""
+        if not self.reading.reads_last:
+            return self.network(input_ids=input_ids_BT, attention_mask=mask_BT).logits  # type: ignore[no-any-return]
+        hidden_BTD = self.network.base_model(input_ids=input_ids_BT, attention_mask=mask_BT).last_hidden_state
+        return self._own_head.of_last(last_states(hidden_BTD, mask_BT))
 
     def head_parameters(self) -> set[str]:
         """Names, in this module, of the head's parameters."""

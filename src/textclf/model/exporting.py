@@ -53,6 +53,11 @@ def write_graph(artifact: Artifact, encoded: Encoded) -> None:
     if not weights.is_file() or weights.stat().st_size > MAX_BYTES:
         raise ModelError(f"no ONNX graph: the weights are larger than {MAX_BYTES >> 30} GB; predict will use torch")
     classifier = Classifier.from_artifact(artifact)
+    if classifier.reading.alone:
+        raise ModelError(
+            f"no ONNX graph: a {classifier.network.config.model_type} model answers differently for texts that are "
+            "padded; predict will use torch"
+        )
     batches = _sample(encoded, classifier.pad_id)
     with torch.inference_mode():
         expected = [classifier(batch).numpy() for batch in batches]
@@ -60,7 +65,7 @@ def write_graph(artifact: Artifact, encoded: Encoded) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch)
         (draft / names.WEIGHTS).symlink_to(weights.resolve())
-        document = _linked(_traced(classifier.network), classifier.network, weights, draft)
+        document = _linked(_traced(classifier), classifier.network, weights, draft)
         (draft / names.GRAPH).parent.mkdir()
         (draft / names.GRAPH).write_bytes(document)
         session = graph.open_session(draft)
@@ -74,18 +79,20 @@ def write_graph(artifact: Artifact, encoded: Encoded) -> None:
 
 
 class _Logits(nn.Module):
-    """The network with tensors in and one tensor out, which is what a graph has."""
+    """The classifier with tensors in and one tensor out, which is what a graph has; its weights are the network's."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.network = network
+        self.network = classifier.network
+        self._logits = classifier.logits
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.network(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
+        return self._logits(input_ids, attention_mask)
 
 
-def _traced(network: PreTrainedModel) -> Any:
+def _traced(classifier: Classifier) -> Any:
     """The network as an ONNX model, its weights by name."""
+    network = classifier.network
     with suppress(ValueError):  # an architecture that has one way only
         # Plain matrix products: fewer nodes than what PyTorch's fused attention unfolds into, and as exact.
         network.set_attn_implementation("eager")
@@ -96,7 +103,7 @@ def _traced(network: PreTrainedModel) -> Any:
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
-                _Logits(network).eval(),
+                _Logits(classifier).eval(),
                 (input_ids_BT, mask_BT),
                 input_names=list(graph.INPUTS),
                 output_names=[graph.OUTPUT],

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from textclf.data.batching import collate, scoring_batches
 from textclf.data.encoding import Encoded
 from textclf.model.classifier import Classifier
-from textclf.model.modeling_textclf import mean_pool
+from textclf.model.heads import last_states
+from textclf.model.modeling_textclf import pool
 from textclf.model.scoring import pass_tokens
 
 
@@ -20,13 +21,13 @@ def features(
     classifier: Classifier,
     encoded: Encoded,
     *,
-    pooled: bool,
+    pooling: str | None,
     autocast: Callable[[], AbstractContextManager[object]],
     on_progress: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """What the last layer takes in, (rows, width) float32, in the order of the input; from one forward pass.
 
-    pooled: also give the mean of the backbone's hidden states as a mean-pooled head would see it, else None.
+    pooling: also give the backbone's hidden states as a head that pools them so would see them; None: do not.
     autocast: the precision to compute in. Leaves the classifier in the mode it was in.
     """
     seen: dict[str, Tensor] = {}
@@ -38,10 +39,10 @@ def features(
         seen["hidden"] = output.last_hidden_state  # type: ignore[attr-defined]
 
     hooks = [classifier.output_layer.register_forward_pre_hook(keep_input)]
-    if pooled:
+    if pooling:
         hooks.append(classifier.network.base_model.register_forward_hook(keep_hidden))
     own_ND: np.ndarray | None = None
-    mean_ND: np.ndarray | None = None
+    pooled_ND: np.ndarray | None = None
     was_training = classifier.training
     classifier.eval()
     done = 0
@@ -50,14 +51,12 @@ def features(
             for rows in scoring_batches(encoded.lengths, max_tokens=pass_tokens(classifier)):
                 batch = collate(encoded, rows, pad_id=classifier.pad_id)
                 classifier(batch)
-                own = seen["own"]
-                if own.dim() == 3:  # a decoder's head reads every token; the last one's logits are the answer
-                    last_B = torch.from_numpy(batch.attention_mask.sum(axis=1) - 1).to(own.device)
-                    own = own[torch.arange(len(rows), device=own.device), last_B]
+                own, mask_BT = seen["own"], torch.from_numpy(batch.attention_mask).to(seen["own"].device)
+                if own.dim() == 3:  # a head that reads one token, the last, or gives logits for every one of them
+                    own = own[:, 0] if own.shape[1] == 1 else last_states(own, mask_BT)
                 own_ND = _put(own_ND, rows, own, len(encoded))
-                if pooled:
-                    mask_BT = torch.from_numpy(batch.attention_mask).to(own.device)
-                    mean_ND = _put(mean_ND, rows, mean_pool(seen["hidden"], mask_BT), len(encoded))
+                if pooling:
+                    pooled_ND = _put(pooled_ND, rows, pool(seen["hidden"], mask_BT, pooling), len(encoded))
                 done += len(rows)
                 if on_progress is not None:
                     on_progress(done)
@@ -66,7 +65,7 @@ def features(
             hook.remove()
         classifier.train(was_training)
     assert own_ND is not None
-    return own_ND, mean_ND
+    return own_ND, pooled_ND
 
 
 def _put(table: np.ndarray | None, rows: np.ndarray, values: Tensor, total: int) -> np.ndarray:

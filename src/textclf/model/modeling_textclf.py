@@ -1,4 +1,4 @@
-"""A transformers backbone under a pooled linear head, as a model of transformers' own kind.
+"""A transformers backbone under a pooled head, as a model of transformers' own kind.
 
 This file is copied beside the weights that need it, so that plain transformers can load them:
 `AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)`.
@@ -13,31 +13,62 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+POOLINGS = ("cls", "mean", "max", "last", "attention")
 
-def mean_pool(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """The mean of a text's hidden states, scaled to a root mean square of 1: (batch, width) float32."""
-    # In fp32: bf16 loses digits over many tokens.
-    mask_BT1 = mask_BT.unsqueeze(-1).float()
-    mean_BD = (hidden_BTD.float() * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1)
-    return mean_BD * torch.rsqrt(mean_BD.square().mean(dim=1, keepdim=True) + 1e-12)
+
+def pool(hidden_BTD: Tensor, mask_BT: Tensor, pooling: str, scores_BT: Tensor | None = None) -> Tensor:
+    """One state of a text out of all of its tokens', scaled to a root mean square of 1: (batch, width) float32.
+
+    pooling: `cls` takes the first real token, `last` the last one, `mean` and `max` all of them; `attention` their
+    mean, weighted by the softmax of `scores_BT`. Which tokens are real is the mask's to say, never the token ids'.
+    """
+    hidden_BTD = hidden_BTD.float()  # bf16 loses digits over many tokens
+    mask_BT1 = mask_BT.unsqueeze(-1)
+    if pooling in ("cls", "last"):
+        mask_BT = mask_BT.to(torch.int32)
+        place_T = torch.arange(mask_BT.shape[1], device=mask_BT.device, dtype=torch.int32)
+        index_B = (mask_BT if pooling == "cls" else place_T * mask_BT).argmax(dim=1)
+        pooled_BD = hidden_BTD[torch.arange(len(index_B), device=index_B.device), index_B]
+    elif pooling == "max":
+        pooled_BD = hidden_BTD.masked_fill(mask_BT1 == 0, -1e30).amax(dim=1)
+    elif pooling == "attention" and scores_BT is not None:
+        weights_BT = torch.softmax(scores_BT.masked_fill(mask_BT == 0, -1e30), dim=1)
+        pooled_BD = (hidden_BTD * weights_BT.unsqueeze(-1)).sum(dim=1)
+    else:
+        mask_BT1 = mask_BT1.float()
+        pooled_BD = (hidden_BTD * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1)
+    return pooled_BD * torch.rsqrt(pooled_BD.square().mean(dim=1, keepdim=True) + 1e-12)
 
 
 class TextclfConfig(PreTrainedConfig):
-    """text_config: the backbone's own config. pooling: how a text's hidden states become one, "mean"."""
+    """text_config: the backbone's own config. pooling: how a text's hidden states become one, of POOLINGS.
+
+    head_hidden: numbers in a hidden layer between pooling and logits, 0 for none. head_dropout: share of the
+    numbers dropped before a layer of the head, None for the backbone's own.
+    """
 
     model_type = "textclf"
     sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
 
-    def __init__(self, text_config: Any = None, pooling: str = "mean", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        text_config: Any = None,
+        pooling: str = "mean",
+        head_hidden: int = 0,
+        head_dropout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
         self.text_config = text_config
         self.pooling = pooling
+        self.head_hidden = head_hidden
+        self.head_dropout = head_dropout
         super().__init__(**kwargs)
 
 
 class TextclfForSequenceClassification(PreTrainedModel):
-    """logits = classifier(pooled hidden states, scaled to a root mean square of 1)."""
+    """logits = classifier(pooled), or classifier(gelu(dense(pooled))); pooled states have a root mean square of 1."""
 
     config_class = TextclfConfig
     config: TextclfConfig
@@ -50,19 +81,36 @@ class TextclfForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: TextclfConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        if config.pooling != "mean":
-            raise ValueError(f"pooling {config.pooling!r} is not known; this file knows 'mean'")
+        if config.pooling not in POOLINGS:
+            raise ValueError(f"pooling {config.pooling!r} is not known; this file knows {', '.join(POOLINGS)}")
         self.backbone = backbone if backbone is not None else AutoModel.from_config(config.text_config)
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler = None  # a layer over the first token alone; nothing reads it here
-        self.dropout = nn.Dropout(getattr(config.text_config, "hidden_dropout_prob", 0.1))
-        self.classifier = nn.Linear(config.text_config.hidden_size, int(config.num_labels or 0))
+        width = config.text_config.hidden_size
+        share = config.head_dropout
+        self.dropout = nn.Dropout(_dropout_of(config.text_config) if share is None else share)
+        # Attention's first layer: how much each token counts.
+        self.attention = nn.Linear(width, 1, bias=False) if config.pooling == "attention" else None
+        self.dense = nn.Linear(width, config.head_hidden) if config.head_hidden else None
+        self.classifier = nn.Linear(config.head_hidden or width, int(config.num_labels or 0))
         self.post_init()
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        # transformers takes care of code that overwrites loaded weights by not calling what sets up some backbones'
+        # buffers (Falcon-H1's). The functions below leave loaded weights alone.
+        return False
+
+    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if module is self.classifier:
-            module.weight.data.normal_(0, 0.02)
-            module.bias.data.zero_()
+        if module is self.attention:
+            nn.init.zeros_(module.weight)  # at first, all tokens alike: the mean
+        elif module is self.dense:
+            nn.init.normal_(module.weight, 0, module.in_features**-0.5)
+            nn.init.zeros_(module.bias)
+        elif module is self.classifier:
+            nn.init.normal_(module.weight, 0, 0.02)
+            nn.init.zeros_(module.bias)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -81,7 +129,20 @@ class TextclfForSequenceClassification(PreTrainedModel):
         hidden_BTD = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
         if attention_mask is None:
             attention_mask = hidden_BTD.new_ones(hidden_BTD.shape[:2])
-        pooled_BD = mean_pool(hidden_BTD, attention_mask)
-        logits_BC = self.classifier(self.dropout(pooled_BD))
+        scores_BT = self.attention(hidden_BTD).squeeze(-1).float() if self.attention is not None else None
+        state_BD = self.dropout(pool(hidden_BTD, attention_mask, self.config.pooling, scores_BT))
+        # The head's weights may be in less than fp32, which autocast would see to.
+        state_BD = state_BD.to(self.classifier.weight.dtype)
+        if self.dense is not None:
+            state_BD = self.dropout(nn.functional.gelu(self.dense(state_BD)))
+        logits_BC = self.classifier(state_BD)
         loss = self.loss_function(labels, logits_BC, self.config) if labels is not None else None
         return SequenceClassifierOutput(loss=loss, logits=logits_BC)
+
+
+def _dropout_of(config: Any) -> float:
+    """The dropout that the backbone was pretrained with, as far as its config says."""
+    for name in ("hidden_dropout_prob", "dropout", "resid_pdrop", "hidden_dropout"):
+        if isinstance(getattr(config, name, None), (int, float)):
+            return float(getattr(config, name))
+    return 0.1

@@ -95,7 +95,7 @@ class OpenELMConfig(PreTrainedConfig):
         if any(q % kv for q, kv in zip(self.num_query_heads, self.num_kv_heads, strict=True)):
             raise ValueError("num_kv_heads does not divide num_query_heads in every layer")
         kwargs["tie_word_embeddings"] = True  # share_input_output_layers in transformers' words
-        super().__init__(bos_token_id=bos_token_id, eos_token_id=eos_token_id, **kwargs)
+        super().__init__(**{**kwargs, "bos_token_id": bos_token_id, "eos_token_id": eos_token_id})
 
     @property
     def ffn_dims(self) -> list[int]:
@@ -235,7 +235,7 @@ class OpenELMPreTrainedModel(PreTrainedModel):
     config: OpenELMConfig
     base_model_prefix = "transformer"
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar[list[str]] = ["OpenELMDecoderLayer"]
+    _no_split_modules = ["OpenELMDecoderLayer"]  # noqa: RUF012 - as transformers declares it
     _input_embed_layer = "token_embeddings"
     _supports_attention_backend = True
     _supports_sdpa = True
@@ -289,7 +289,7 @@ class OpenELMModel(OpenELMPreTrainedModel):
 class OpenELMForCausalLM(OpenELMPreTrainedModel):
     """The logits of each next token, by the embeddings themselves. Keeps no keys and values for generating."""
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "transformer.token_embeddings.weight"}
+    _tied_weights_keys = {"lm_head.weight": "transformer.token_embeddings.weight"}  # noqa: RUF012
 
     def __init__(self, config: OpenELMConfig) -> None:
         super().__init__(config)

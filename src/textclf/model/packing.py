@@ -8,7 +8,6 @@ the model at hand is tried once, on a few texts, before it is used.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from textclf.data.batching import Packed, collate, pack
 from textclf.data.encoding import Encoded
+from textclf.model.heads import OwnHead
 
 ATTENTION = "textclf_packed"
 HIDDEN = -30000.0
@@ -109,13 +108,11 @@ AttentionInterface.register(ATTENTION, packed_attention)
 class PackedForward:
     """Packed batches in, logits out, with the weights and the head of `network`."""
 
-    def __init__(self, network: PreTrainedModel) -> None:
+    def __init__(self, network: PreTrainedModel, *, reads_last: bool) -> None:
         self._network = network
         self._base: Any = network.base_model
-        # The same network with its backbone exchanged for hidden states that were computed already: whatever the
-        # architecture's head does with them is done by its own code. Parameters are shared, not copied.
-        self._head = copy.copy(network)
-        self._head._modules = {**network._modules, network.base_model_prefix: _Computed()}
+        self._head = OwnHead(network)
+        self._reads_last = reads_last
         # RoBERTa's kin count positions from padding_idx + 1.
         table = getattr(getattr(self._base, "embeddings", None), "position_embeddings", None)
         padding_idx = table.padding_idx if isinstance(table, nn.Embedding) else None
@@ -131,29 +128,28 @@ class PackedForward:
             hidden_TD = self._base(
                 input_ids=input_ids[None], position_ids=position_ids[None], packing=layout
             ).last_hidden_state[0]
+        if self._reads_last:
+            last_B = torch.from_numpy(batch.starts + batch.lengths - 1).to(device)
+            return self._head.of_last(hidden_TD[last_B])
         # The head reads a batch as it always does: one text a row, padded.
         place_BT = np.arange(batch.lengths.max())[None, :]
         mask = place_BT < batch.lengths[:, None]
         index_BT = torch.from_numpy(np.where(mask, batch.starts[:, None] + place_BT, 0)).to(device)
         mask_BT = torch.from_numpy(mask).to(device)
-        # Decoders find the last token of a text by the pad tokens after it.
+        # Some heads find the end of a text by the pad tokens after it.
         pad_id = self._network.config.get_text_config().pad_token_id or 0
         padded_ids = input_ids[index_BT].masked_fill(~mask_BT, pad_id)
         hidden_BTD = hidden_TD[index_BT] * mask_BT.unsqueeze(-1)
-        computed = self._head._modules[self._network.base_model_prefix]
-        assert isinstance(computed, _Computed)
-        self._head.training = self._network.training
-        computed.output = BaseModelOutputWithPoolingAndCrossAttentions(
-            last_hidden_state=hidden_BTD, pooler_output=_pooled(self._base, hidden_BTD)
-        )
-        try:
-            return self._head(input_ids=padded_ids, attention_mask=mask_BT.long()).logits  # type: ignore[no-any-return]
-        finally:
-            computed.output = None
+        return self._head(hidden_BTD, input_ids=padded_ids, mask_BT=mask_BT.long())
 
 
-def packed_forward(network: PreTrainedModel, *, pad_id: int, max_length: int) -> PackedForward | None:
-    """The packed forward pass of a network, or None where its architecture gives other logits that way."""
+def packed_forward(
+    network: PreTrainedModel, *, pad_id: int, max_length: int, reads_last: bool = False
+) -> PackedForward | None:
+    """The packed forward pass of a network, or None where its architecture gives other logits that way.
+
+    reads_last: the head reads the last token of a text alone, and gets no more.
+    """
     base: Any = network.base_model
     parameters = inspect.signature(base.forward).parameters
     if "position_ids" not in parameters or not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -165,7 +161,7 @@ def packed_forward(network: PreTrainedModel, *, pad_id: int, max_length: int) ->
     ids = np.where(ids == pad_id, (ids + 1) % vocabulary, ids).astype(np.int32)
     texts = Encoded(ids, np.cumsum([0, *lengths]), np.zeros(len(lengths), dtype=bool))
     rows = np.arange(len(lengths))
-    forward = PackedForward(network)
+    forward = PackedForward(network, reads_last=reads_last)
     was_training = network.training
     network.eval()
     try:
@@ -182,24 +178,6 @@ def packed_forward(network: PreTrainedModel, *, pad_id: int, max_length: int) ->
         network.train(was_training)
     bound = TOLERANCE * max(1.0, float(expected.abs().max()))
     return forward if float((packed - expected).abs().max()) <= bound else None
-
-
-class _Computed(nn.Module):
-    """Stands in for a backbone whose output is there already."""
-
-    output: BaseModelOutputWithPoolingAndCrossAttentions | None = None
-
-    def forward(self, *args: object, **kwargs: object) -> BaseModelOutputWithPoolingAndCrossAttentions:
-        assert self.output is not None
-        return self.output
-
-
-def _pooled(base: nn.Module, hidden_BTD: Tensor) -> Tensor | None:
-    pooler = getattr(base, "pooler", None)
-    if pooler is None:
-        return None
-    activation = getattr(base, "pooler_activation", None)  # ALBERT keeps the two parts of its pooler apart
-    return activation(pooler(hidden_BTD[:, 0])) if activation is not None else pooler(hidden_BTD)  # type: ignore[no-any-return]
 
 
 @contextmanager

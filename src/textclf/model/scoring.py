@@ -48,4 +48,6 @@ def score(
 
 def pass_tokens(classifier: Classifier) -> int:
     """Padded tokens of a forward pass without gradients."""
+    if classifier.reading.alone:
+        return 1  # one text
     return MAX_TOKENS_PER_THREAD * torch.get_num_threads() if classifier.device.type == "cpu" else MAX_TOKENS

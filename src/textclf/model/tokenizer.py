@@ -32,11 +32,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"{folder}: its tokenizer ({type(tokenizer).__name__}) has no fast form",
             hint="save it as tokenizer.json with transformers, and give that folder",
         )
+    if tokenizer.pad_token is None or tokenizer.pad_token_id in _ending(tokenizer):
+        tokenizer.pad_token = _stand_in(tokenizer) or tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
-        # A decoder's pad is never attended to, so any token will do; eos is what its kin use.
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
-    if tokenizer.pad_token is None:
-        raise ModelError(f"{folder}: the tokenizer has neither a pad token nor one to stand in for it")
+        raise ModelError(
+            f"{folder}: the tokenizer has neither a pad token nor one to stand in for it",
+            hint="name one in tokenizer_config.json: a special token that no text ends in",
+        )
     tokenizer.padding_side = "right"
     tokenizer.truncation_side = "right"
     tokenizer.split_special_tokens = True
@@ -46,6 +48,25 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """The Rust tokenizer, as `Tokenizer.from_file(tokenizer.json)` would give it."""
     return tokenizer.backend_tokenizer  # type: ignore[attr-defined, no-any-return]
+
+
+def _stand_in(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A token to pad with. None is attended to, but decoders of transformers find the end of a text by it."""
+    ending = _ending(tokenizer)
+    added = tokenizer.added_tokens_decoder
+    named = [token.content for token in added.values() if token.special and "pad" in token.content.lower()]
+    # The unknown token last: it stands in texts.
+    for token in (*named, tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token):
+        if token is not None and tokenizer.convert_tokens_to_ids(token) not in ending:
+            return str(token)
+    return None
+
+
+def _ending(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Special tokens that every text ends in: what follows its last character."""
+    encoding = backend(tokenizer).encode("a")
+    inside = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]
+    return set(encoding.ids[inside[-1] + 1 :]) if inside else set()
 
 
 def _first_line(err: BaseException) -> str:

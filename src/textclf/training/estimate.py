@@ -17,7 +17,7 @@ from textclf.training.head import with_head
 from textclf.training.loop import Learning
 from textclf.training.optim import make_optimizer, set_rate
 from textclf.training.probe import MAX_ROWS
-from textclf.training.workbench import Workbench, assemble, make_learning
+from textclf.training.workbench import Workbench, asked_head, assemble, make_learning
 
 TRIAL_SECONDS = 10.0
 """Real steps are timed for about this long, after the largest one was tried for its memory."""
@@ -55,8 +55,7 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
     """
     bench = assemble(request, on_event)
     # Which head it will be is found by a linear probe, which is not fitted here; a step takes as long with either.
-    wanted = request.model.head
-    bench = with_head(bench, "mean" if wanted == "mean" else bench.classifier.head)
+    bench = with_head(bench, asked_head(bench.classifier, request.model) or bench.classifier.head)
     plan, train = bench.plan, bench.encoded["train"]
     learning = make_learning(bench)
     order = learning.order(0)

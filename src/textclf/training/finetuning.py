@@ -173,6 +173,7 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
 
 def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: Observer) -> Run:
     """Score the best weights, write the artifact, and close the run."""
+    bench.classifier.merge_lora()  # what is measured is what is saved
     bench = _with_thresholds(bench, observe)
     measured: dict[str, AnyMetrics] = {}
     for split in ("validation", "test"):
@@ -252,6 +253,7 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
         config["model"]["tokenizer"] = short_name(bench.config.model.tokenizer)
     return Facts(
         max_length=bench.max_length,
+        prompt=bench.config.model.prompt,
         base_model=bench.base_name,
         base_revision=bench.base.revision,
         dataset=prepared.name,

@@ -15,46 +15,48 @@ from textclf.model.features import features
 from textclf.model.norms import norms_in_autocast
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.probe import LinearProbe, clearly_better, fit_probe
-from textclf.training.workbench import Workbench, needs_start
+from textclf.training.workbench import Workbench, asked_head, needs_start
 
 
 def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
     """Fit linear probes, take the head that `model.head` asks for or they speak for, and start it from its probe."""
     started = time.monotonic()
-    wanted = bench.config.model.head
-    classifier = bench.classifier
-    own = classifier.head
-    if not needs_start(classifier, wanted):
+    classifier, config = bench.classifier, bench.config.model
+    own, asked = classifier.head, asked_head(bench.classifier, bench.config.model)
+    if not needs_start(classifier, config):
         observe(Notice("the model brings a head for these very labels; learning goes on from it"))
         return replace(with_head(bench, own), baseline=True)
     rows_N = bench.probe_rows
     if rows_N is None:
-        return with_head(bench, "mean" if wanted == "mean" else own)
-    probes = _probes(bench, rows_N, observe)
-    head = "mean" if "mean" in probes and (own not in probes or clearly_better(probes["mean"], probes[own])) else own
+        head = asked or own
+        _say_head(bench, head, own, asked, observe)
+        return with_head(bench, head)
+    probes = _probes(bench, rows_N, asked, observe)
+    head = next(iter(probes))
+    if len(probes) > 1 and not clearly_better(probes[head], probes[own]):
+        head = own
     bench = with_head(bench, head)
     probes[head].start(bench.classifier.output_layer)
     spent = time.monotonic() - started
     found = ", ".join(f"{name} head {probe.right.mean():.3f} (C {probe.c:g})" for name, probe in probes.items())
     right = "subset accuracy" if bench.prepared.label_set.multi else "accuracy"
     observe(Notice(f"linear probe on {len(rows_N):,} texts in {spent:.0f} s: {right} when held out {found}"))
-    if head != own:
-        why = "as asked" if wanted == "mean" else "the model was pretrained with it, and the probe is clearly better"
-        observe(
-            Notice(
-                f"head: the mean of the hidden states ({why}); plain transformers then needs trust_remote_code=True "
-                "to load the model (--head own keeps the architecture's)"
-            )
-        )
+    _say_head(bench, head, own, asked, observe)
     return replace(bench, baseline=True, spent=spent)
 
 
 def with_head(bench: Workbench, head: str) -> Workbench:
-    """The workbench with this head, `own` or `mean`, ready for training."""
-    classifier, device = bench.classifier, bench.device
-    if head == "mean" and classifier.head != "mean":
+    """The workbench with this head, `own` or a pooling, ready for training."""
+    classifier, device, config = bench.classifier, bench.device, bench.config.model
+    if head != "own":
+        if not classifier.has_head(head, hidden=config.head_hidden):
+            torch.manual_seed(bench.config.train.seed)
+            classifier.use_head(head, hidden=config.head_hidden or 0)
+        if config.head_dropout is not None:
+            classifier.set_head_dropout(config.head_dropout)
+    if config.lora is not None:
         torch.manual_seed(bench.config.train.seed)
-        classifier.use_mean_head()
+        classifier.add_lora(config.lora)
     if device.kind == "cpu":
         pool_dropout(classifier.network)
         norms_in_autocast(classifier.network)
@@ -66,20 +68,51 @@ def with_head(bench: Workbench, head: str) -> Workbench:
         and classifier.try_packing(max_length=bench.max_length)
     )
     classifier.compact_vocabulary(bench.encoded.values())
-    config = replace(bench.config, model=replace(bench.config.model, head=classifier.head))
-    return replace(bench, config=config, packs=packs)
+    resolved = replace(bench.config, model=replace(config, head=classifier.head))
+    return replace(bench, config=resolved, packs=packs)
 
 
-def _probes(bench: Workbench, rows_N: np.ndarray, observe: Observer) -> dict[str, LinearProbe]:
-    """A probe for each head that is asked for: `own`, `mean` or both."""
-    classifier, train, wanted = bench.classifier, bench.config.train, bench.config.model.head
-    pooled = classifier.head == "own" and (
-        wanted == "mean" or (wanted == "auto" and pretrained_pooling(bench.base.folder) == "mean")
+def _say_head(bench: Workbench, head: str, before: str, asked: str | None, observe: Observer) -> None:
+    """What follows from a head that transformers has not for this architecture. before: what the model came with."""
+    if head == "own":
+        return
+    pooled = {
+        "cls": "the first token",
+        "mean": "the mean of the hidden states",
+        "max": "the largest of the hidden states",
+        "last": "the last token",
+        "attention": "a learnt mean of the hidden states",
+    }[head]
+    otherwise = before == "own"
+    if asked is not None:
+        why = "as asked"
+    elif before == "own":
+        why = "the model was pretrained with it, and the probe is clearly better"
+    elif bench.classifier.architecture_has_head:
+        why = "the pretrained model has it"
+    else:
+        why = "transformers has no head for this architecture"
+    observe(
+        Notice(
+            f"head: {pooled} ({why}); plain transformers then needs trust_remote_code=True to load the model"
+            + (" (--head own keeps the architecture's)" if otherwise else "")
+        )
     )
-    own_ND, mean_ND = features(
+
+
+def _probes(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Observer) -> dict[str, LinearProbe]:
+    """A probe for each head that it may be: the pooling that is asked for or was pretrained with, the present one."""
+    classifier, train, model = bench.classifier, bench.config.train, bench.config.model
+    present, pooling = classifier.head, asked
+    if asked is not None and classifier.has_head(asked, hidden=model.head_hidden):
+        pooling = None  # it is there already
+    elif asked is None and model.head == "auto" and present == "own":
+        pooling = pretrained_pooling(bench.base.folder)
+    own_ND, pooled_ND = features(
         classifier,
         bench.encoded["train"].take(rows_N),
-        pooled=pooled,
+        # Attention that has learnt nothing is the mean.
+        pooling="mean" if pooling == "attention" else pooling,
         autocast=bench.device.autocast,
         on_progress=lambda done: observe(Phase("features", done, len(rows_N))),
     )
@@ -90,11 +123,12 @@ def _probes(bench: Workbench, rows_N: np.ndarray, observe: Observer) -> dict[str
         balanced=train.class_weights == "balanced",
         seed=train.seed,
     )
+    # Means have been brought to one size, feature by feature; the states of single tokens have not.
+    means = ("mean", "attention")
     probes: dict[str, LinearProbe] = {}
-    if mean_ND is not None:
-        probes["mean"] = fit(mean_ND, bias=True, scale=False)
-    if wanted != "mean":
-        # Raw hidden states are of any size; pooled ones have been brought to one.
+    if pooling is not None and pooled_ND is not None:
+        probes[pooling] = fit(pooled_ND, bias=True, scale=pooling not in means)
+    if pooling is None or asked is None:
         has_bias = classifier.output_layer.bias is not None
-        probes[classifier.head] = fit(own_ND, bias=has_bias, scale=classifier.head == "own")
+        probes[present] = fit(own_ND, bias=has_bias, scale=present not in means)
     return probes

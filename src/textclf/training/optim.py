@@ -9,29 +9,37 @@ from torch.optim import AdamW, Optimizer
 
 from textclf.config import TrainConfig
 from textclf.model.classifier import Classifier
+from textclf.model.layers import layers
 
 
 def make_optimizer(classifier: Classifier, config: TrainConfig) -> AdamW:
-    """AdamW with the head's own rate, and decay on the matrices of layers only. `config` has its rates resolved."""
+    """AdamW with the head's own rate, lower ones for deeper layers where `layer_decay` says so (as in ELECTRA and
+    BEiT), and decay on the matrices of layers only. `config` has its rates resolved.
+    """
     assert config.learning_rate is not None and config.head_learning_rate is not None
     head = classifier.head_parameters()
     # Decay would shrink the embeddings of words that no text holds; see model/vocabulary.py.
     tables = {module.weight for module in classifier.modules() if isinstance(module, torch.nn.Embedding)}
-    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    depth = classifier.depths() if config.layer_decay is not None else {}
+    last = len(layers(classifier.network))  # what comes after it learns as it does
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in classifier.named_parameters():
         if parameter.requires_grad:
             decays = parameter.dim() > 1 and parameter not in tables
-            groups.setdefault((name in head, decays), []).append(parameter)
+            rate = config.head_learning_rate if name in head else config.learning_rate
+            if name in depth:
+                rate *= (config.layer_decay or 1.0) ** max(0, last - depth[name])
+            groups.setdefault((rate, decays), []).append(parameter)
     kind = classifier.device.type
     return AdamW(
         [
             {
                 "params": parameters,
-                "peak_rate": config.head_learning_rate if in_head else config.learning_rate,
+                "peak_rate": rate,
                 # Biases and the gains of norms have one dimension; pulling them to zero only hurts.
                 "weight_decay": config.weight_decay if decays else 0.0,
             }
-            for (in_head, decays), parameters in groups.items()
+            for (rate, decays), parameters in groups.items()
         ],
         lr=config.learning_rate,
         fused=kind in ("cpu", "cuda"),
@@ -51,7 +59,7 @@ def rate_factor(progress: float, *, warmup: float, schedule: str) -> float:
 
 
 def set_rate(optimizer: Optimizer, factor: float) -> float:
-    """Give every group `factor` of its peak rate, and say the backbone's (the lowest)."""
+    """Give every group `factor` of its peak rate, and say what that is for the backbone's last layer."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_rate"] * factor
-    return float(min(group["lr"] for group in optimizer.param_groups))
+    return float(optimizer.defaults["lr"]) * factor

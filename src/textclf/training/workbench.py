@@ -13,14 +13,16 @@ from textclf.artifact import hub
 from textclf.config import ModelConfig, RunConfig
 from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
 from textclf.data.encoded_files import cut_kept, encode_kept
-from textclf.data.encoding import Encoded
+from textclf.data.encoding import Encoded, encode
 from textclf.data.preparation import Prepared, prepare
 from textclf.data.rows import Rows
 from textclf.errors import DataError, UsageError
 from textclf.metrics import AnyMetrics, measure
+from textclf.model.adapters import require_peft
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
 from textclf.model.losses import balanced_weights, make_loss
+from textclf.model.modeling_textclf import POOLINGS
 from textclf.model.scoring import score
 from textclf.model.tokenizer import backend, load_tokenizer
 from textclf.training.events import Notice, Observer, Phase, ignore
@@ -60,6 +62,8 @@ class Workbench:
 
 def assemble(config: RunConfig, observe: Observer) -> Workbench:
     """Prepare the data, load the model, encode, and choose what the config left open but the head."""
+    if config.model.lora is not None:
+        require_peft()  # before minutes go into the data
     device = pick_device(config.train.device, config.train.precision)
     observe(Notice(f"device: {device.reason}"))
     prepared = prepare(config.data)
@@ -74,6 +78,12 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     classifier = Classifier.from_pretrained(
         base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin
     )
+    if classifier.reading.alone:
+        kind = classifier.model_type
+        observe(Notice(f"{kind} models answer differently for texts that are padded: one text is read at a time"))
+    if config.model.freeze is not None:
+        frozen, total = classifier.freeze(config.model.freeze), sum(one.numel() for one in classifier.parameters())
+        observe(Notice(f"frozen: {frozen:,} of {total:,} numbers"))
     if config.train.gradient_checkpointing:
         classifier.checkpoint_activations()
     limit = _length_limit(classifier, tokenizer)
@@ -81,16 +91,20 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     if wanted is not None and wanted > limit:
         raise UsageError(f"model.max_length is {wanted}; {base_name} reads at most {limit} tokens")
     rows = {split: prepared.rows(split) for split in prepared.splits}
-    train = _encode(rows["train"], tokenizer, wanted or min(limit, DEFAULT_LENGTH), "train", observe)
+    prompt = config.model.prompt
+    _check_prompt(prompt, tokenizer, wanted or min(limit, DEFAULT_LENGTH))
+    train = _encode(rows["train"], tokenizer, wanted or min(limit, DEFAULT_LENGTH), prompt, "train", observe)
     max_length = wanted or _choose_max_length(train.lengths, min(limit, DEFAULT_LENGTH))
-    train = cut_kept(train, backend(tokenizer), max_length)
+    train = cut_kept(train, backend(tokenizer), max_length, prompt=prompt)
     encoded = {"train": train} | {
-        split: _encode(rows[split], tokenizer, max_length, split, observe) for split in rows if split != "train"
+        split: _encode(rows[split], tokenizer, max_length, prompt, split, observe) for split in rows if split != "train"
     }
     targets = {split: prepared.label_set.targets(part.labels) for split, part in rows.items()}
-    fresh = needs_start(classifier, config.model.head)
+    fresh = needs_start(classifier, config.model)
     probe_rows = None
-    if config.train.probe and fresh:
+    if config.train.probe and fresh and config.model.head_hidden:
+        observe(Notice("no linear probe: the head's hidden layer is new, and it has nothing to be fitted on"))
+    elif config.train.probe and fresh:
         probe_rows = rows_to_learn_from(
             targets["train"], prepared.label_set, width=classifier.width, seed=config.train.seed
         )
@@ -103,7 +117,12 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         width=classifier.width,
         pass_tokens=device.pass_tokens,
         probed=probe_rows is not None or not fresh,
+        lora=config.model.lora is not None,
     )
+    if probe_rows is None and not plan.steps and config.model.head_hidden:
+        raise UsageError(
+            "a linear probe has no hidden layer, and no epoch follows it", hint="leave out --fast, or --head-hidden"
+        )
     if probe_rows is None and not plan.steps:
         raise DataError(
             f"{prepared.name}: too few texts for so many labels to fit a linear probe, and no epoch follows it",
@@ -132,13 +151,25 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     )
 
 
-def needs_start(classifier: Classifier, wanted: str) -> bool:
+def asked_head(classifier: Classifier, config: ModelConfig) -> str | None:
+    """The pooling that is asked for; None where the head may stay what it is. Layers of a head want one with room."""
+    if config.head in POOLINGS:
+        return config.head
+    if classifier.head != "own":  # the pretrained model brought it
+        return None if classifier.has_head(classifier.head, hidden=config.head_hidden) else classifier.head
+    return classifier.general_head if config.head_hidden or config.head_dropout is not None else None
+
+
+def needs_start(classifier: Classifier, config: ModelConfig) -> bool:
     """Whether the head that is wanted has learnt nothing yet."""
-    return classifier.has_fresh_output or (wanted == "mean" and classifier.head == "own")
+    asked = asked_head(classifier, config) or classifier.head
+    return classifier.has_fresh_output or not classifier.has_head(asked, hidden=config.head_hidden)
 
 
 def check(config: RunConfig) -> None:
     """Raise what is wrong with the data, the model or the device, without loading weights."""
+    if config.model.lora is not None:
+        require_peft()
     pick_device(config.train.device, config.train.precision)
     prepare(config.data)
     _fetch(config.model)
@@ -212,12 +243,27 @@ def short_name(reference: str | None) -> str:
     return named.name.split(".")[0] if path.is_file() else named.name
 
 
-def _encode(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, split: str, observe: Observer) -> Encoded:
+def _check_prompt(prompt: str | None, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    if prompt is not None:
+        tokens = int(encode([""], backend(tokenizer), prompt=prompt).lengths[0])
+        if tokens >= max_length:
+            raise UsageError(f"model.prompt takes {tokens} tokens; the model reads {max_length}, text included")
+
+
+def _encode(
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    prompt: str | None,
+    split: str,
+    observe: Observer,
+) -> Encoded:
     texts = rows.text_column
     return encode_kept(
         texts,
         backend(tokenizer),
         max_length=max_length,
+        prompt=prompt,
         on_progress=lambda done: observe(Phase(f"tokenise {split}", done, len(texts))),
     )
 

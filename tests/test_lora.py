@@ -1,0 +1,102 @@
+"""LoRA: adapters learn, the rest stays, and what is saved is a plain model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import pipeline
+
+import textclf
+import tiny_models
+from textclf.errors import ConfigError, InterruptedRun, MissingExtraError
+from textclf.labels import LabelSet
+from textclf.model.classifier import Classifier
+from textclf.model.tokenizer import load_tokenizer
+from textclf.training.events import Event, StepDone
+
+FAST: dict[str, Any] = {"epochs": 1, "batch_size": 16, "precision": "fp32", "probe": False}
+TEXTS = ["where is my card", "a", "I want my money back " * 30]
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tiny_base: Path, tiny_csv: Path) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtraError, match=r"textclf\[lora\]"):
+        textclf.finetune(tiny_base, tiny_csv, lora=4)
+    with pytest.raises(ConfigError, match="at least 1"):
+        textclf.finetune(tiny_base, tiny_csv, lora=0)
+
+
+@pytest.mark.parametrize("head", ["own", "attention"])
+@pytest.mark.usefixtures("no_graph")
+def test_what_is_saved_is_a_plain_model(head: str, tiny_base: Path, tiny_csv: Path) -> None:
+    pytest.importorskip("peft")
+    run = textclf.finetune(tiny_base, tiny_csv, head=head, lora=4, freeze=1, **FAST)
+    prefix = {"own": "bert.", "attention": "backbone."}[head]
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_base, run.model_folder))
+    assert not any("lora" in name for name in after)
+    moved = {name for name, old in before.items() if not torch.equal(old, after.get(prefix + name, old))}
+    assert moved and all(".layer.1." in name and name.endswith("weight") for name in moved - POOLER)
+    assert not any("adapter" in file.name for file in run.model_folder.iterdir())
+    probs = textclf.load(run, runtime="torch").predict_proba(TEXTS)
+    assert textclf.evaluate(run, runtime="torch").metrics.accuracy == run.metrics["test"]["accuracy"]
+    if head == "own":
+        classify = pipeline("text-classification", str(run.model_folder), top_k=None, device="cpu")
+        rows = [{one["label"]: one["score"] for one in row} for row in classify(TEXTS, truncation=True)]
+        assert np.allclose([[row[label] for label in "abc"] for row in rows], probs, atol=1e-5)
+        assert json.loads((run.model_folder / "config.json").read_text())["model_type"] == "bert"
+
+
+POOLER = {"pooler.dense.weight", "pooler.dense.bias"}
+
+
+@pytest.mark.parametrize("architecture", ["distilbert", "deberta-v2", "modernbert", "albert", "gpt2", "qwen3", "t5"])
+def test_adapters_fit_and_leave_no_trace(architecture: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    base = tiny_models.pretrained(tmp_path / architecture, architecture)
+    classifier = Classifier.from_pretrained(base, LabelSet(("a", "b", "c")), load_tokenizer(base)).eval()
+    names = [name for name, _ in classifier.named_parameters()]
+    ids = torch.randint(10, 50, (2, 8), generator=torch.Generator().manual_seed(0))
+    ids[:, -1] = classifier.network.config.eos_token_id if architecture == "t5" else 20
+    with torch.no_grad():
+        before = classifier.logits(ids, torch.ones_like(ids))
+        classifier.add_lora(4)
+        assert torch.allclose(classifier.logits(ids, torch.ones_like(ids)), before, atol=1e-6)
+    learning = {name for name, parameter in classifier.named_parameters() if parameter.requires_grad}
+    assert classifier.head_parameters() <= learning
+    assert all("lora_" in name or name in classifier.head_parameters() for name in learning)
+    with torch.no_grad():
+        for name, parameter in classifier.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.5)
+    with torch.no_grad():
+        learnt = classifier.logits(ids, torch.ones_like(ids))
+        classifier.merge_lora()
+        merged = classifier.logits(ids, torch.ones_like(ids))
+    assert not torch.allclose(learnt, before, atol=1e-3) and torch.allclose(learnt, merged, atol=1e-4)
+    assert [name for name, _ in classifier.named_parameters()] == names
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_a_run_with_adapters_resumes_bit_for_bit(tmp_path: Path, tiny_base: Path, tiny_csv: Path) -> None:
+    pytest.importorskip("peft")
+    settings = {**FAST, "lora": 4, "eval_every": 2}
+    unbroken = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "unbroken", **settings)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedRun):
+        textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "stopped", on_event=stop, **settings)
+    resumed = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "stopped", **settings)
+    one, other = (load_file(run.model_folder / "model.safetensors") for run in (unbroken, resumed))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
