@@ -39,10 +39,12 @@ from textclf.model.openelm import (
     rotate,
 )
 from textclf.model.tokenizer import load_tokenizer
+from textclf.model.trial import Reading
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 LABELS = LabelSet(("a", "b", "c"))
+READING = Reading(reads_last=False, alone=False)
 PUBLISHED = {
     # layers, width, numbers of a head, parameters; of the first and the last layer: query heads, feed-forward units
     "270M": (16, 1280, 64, 271e6, (12, 20), (768, 5120)),
@@ -262,7 +264,7 @@ def test_checkpointed_activations_give_the_same_gradients_and_bf16_trains() -> N
     for checkpointing in (False, True):
         model.zero_grad()
         if checkpointing:
-            Classifier(model, LABELS, pad_id=2).checkpoint_activations()
+            Classifier(model, LABELS, pad_id=2, reading=READING).checkpoint_activations()
         model(**batch).loss.backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
     for name, gradient in gradients[0].items():
@@ -333,7 +335,7 @@ def test_the_repositorys_code_is_never_run(as_published: Path, base: Path, tmp_p
 
 def test_save_and_load_is_exact_and_names_no_foreign_code(as_published: Path, base: Path, tmp_path: Path) -> None:
     saved = network(as_published, base)
-    Classifier(saved, LABELS, pad_id=2).save(tmp_path / "saved")
+    Classifier(saved, LABELS, pad_id=2, reading=READING).save(tmp_path / "saved")
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
     assert isinstance(loaded, OpenELMForSequenceClassification)
     for name, tensor in saved.state_dict().items():
