@@ -15,6 +15,8 @@ from textclf.labels import LabelSet
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from textclf.data.encoding import Overflow
+
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -44,6 +46,8 @@ PUBLISHED = (CARD, MODELLING, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
 """Patterns of what leaves this machine with an artifact: not a file more, whatever lies in the folder."""
 
 SCHEMA_VERSION = 1
+FORMS = ("text", "pair", "binary", "multiclass")
+OVERFLOWS = ("truncate", "head-tail", "window")
 
 LOADING_ONLY_KEYS = ("is_local", "local_files_only", "name_or_path")
 """What transformers writes into tokenizer_config.json about the machine that loaded it."""
@@ -53,6 +57,9 @@ LOADING_ONLY_KEYS = ("is_local", "local_files_only", "name_or_path")
 class Facts:
     """What textclf.json says about a model beyond what transformers' own files say.
 
+    form: what the model reads: `text`, `pair` (of texts), or a question with choices, `binary` (a choice at a time) or
+        `multiclass` (all together). columns: what its training data called the columns of `text` and `text_pair`.
+    overflow: what becomes of longer texts, as `model.overflow` says.
     dataset: what the user calls it; dataset_id: the Hub id behind it, None for files of one's own.
     metrics: split name -> metric name -> value, of the model in this folder.
     label_counts: label name -> rows in train.
@@ -64,6 +71,9 @@ class Facts:
     """
 
     max_length: int
+    form: str = "text"
+    columns: dict[str, str] = field(default_factory=dict)
+    overflow: str = "truncate"
     base_model: str | None = None
     base_revision: str | None = None
     dataset: str | None = None
@@ -101,6 +111,16 @@ class Artifact:
         limits = [int(limit) for limit in declared if isinstance(limit, int) and limit > 0]
         # RoBERTa's kin count positions from pad_token_id + 1, so two of theirs are never used.
         return min([512, *(limit - 2 if limit == 514 else limit for limit in limits)])
+
+    @property
+    def form(self) -> str:
+        """What the model reads: `text`, `pair`, `binary` or `multiclass`."""
+        return self.facts.form if self.facts is not None else "text"
+
+    @property
+    def overflow(self) -> Overflow:
+        """What becomes of longer texts."""
+        return self.facts.overflow if self.facts is not None else "truncate"  # type: ignore[return-value]
 
     def tokenizer(self) -> Tokenizer:
         """The Rust tokenizer in the folder. Raises ModelError where it cannot be read."""
@@ -150,6 +170,12 @@ def facts_of(document: dict[str, Any], *, where: str) -> Facts:
             f"{where}: schema version {version!r}, this textclf reads up to {SCHEMA_VERSION}",
             hint="update textclf: pipx upgrade textclf",
         )
+    for key, values in (("form", FORMS), ("overflow", OVERFLOWS)):
+        if document.get(key, values[0]) not in values:
+            raise ModelError(
+                f"{where}: {key} {document[key]!r} is not known to this textclf",
+                hint="update textclf: pipx upgrade textclf",
+            )
     known = Facts.__dataclass_fields__
     try:
         return Facts(**{key: value for key, value in document.items() if key in known})

@@ -13,15 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from textclf import atomic
 from textclf.artifact import folder as names
 from textclf.errors import ModelError
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnxruntime
 
-INPUTS = ("input_ids", "attention_mask")
+    from textclf.data.batching import Batch
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""The last of them only in the graph of a model of text pairs that tells the two texts apart."""
 OUTPUT = "logits"
 
 SCHEMA_VERSION = 1
@@ -138,6 +142,11 @@ def open_session(folder: Path, kind: str = "fp32", *, threads: int = 1) -> onnxr
         ) from err
 
 
-def run(session: onnxruntime.InferenceSession, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-    """Logits of one batch: two int64 arrays (batch, tokens) to (batch, num_labels) float32."""
-    return session.run([OUTPUT], dict(zip(INPUTS, (input_ids, attention_mask), strict=True)))[0]  # type: ignore[no-any-return]
+def run(session: onnxruntime.InferenceSession, batch: Batch) -> np.ndarray:
+    """Logits of one batch: (batch, num_labels) float32."""
+    given = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+    wanted = [one.name for one in session.get_inputs()]
+    inputs = {name: values for name, values in zip(INPUTS, given, strict=True) if name in wanted}
+    if inputs.get("token_type_ids", ...) is None:  # single texts
+        inputs["token_type_ids"] = np.zeros_like(batch.input_ids)
+    return session.run([OUTPUT], inputs)[0]  # type: ignore[no-any-return]

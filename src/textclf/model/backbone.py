@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,12 @@ def pretrained_pooling(folder: Path) -> str | None:
     modes = [name for name, value in said.items() if name.startswith("pooling_mode") and value is True]
     # Newer folders name the mode instead.
     return "mean" if modes == ["pooling_mode_mean_tokens"] or said.get("pooling_mode") == "mean" else None
+
+
+def tells_types(network: PreTrainedModel) -> bool:
+    """Whether a network has embeddings for the first and the second text of a pair."""
+    kinds = getattr(network.config.get_text_config(), "type_vocab_size", None) or 0
+    return kinds > 1 and "token_type_ids" in inspect.signature(network.base_model.forward).parameters
 
 
 def head_names(network: PreTrainedModel) -> set[str]:

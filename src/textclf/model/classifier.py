@@ -17,7 +17,7 @@ from textclf.data.batching import Batch, Packed
 from textclf.data.encoding import Encoded
 from textclf.errors import UsageError
 from textclf.labels import LabelSet
-from textclf.model.backbone import head_names, load_backbone, load_finished, mean_pooled, silent
+from textclf.model.backbone import head_names, load_backbone, load_finished, mean_pooled, silent, tells_types
 from textclf.model.modeling_textclf import TextclfForSequenceClassification
 from textclf.model.packing import PackedForward, packed_forward
 from textclf.model.vocabulary import CompactVocabulary, compact
@@ -129,8 +129,15 @@ class Classifier(nn.Module):
             self._vocabulary.restore()
             self._vocabulary = None
 
+    @property
+    def tells_types(self) -> bool:
+        """Whether the network has embeddings for the first and the second text of a pair (`token_type_ids`)."""
+        return tells_types(self.network)
+
     def forward(self, batch: Batch | Packed) -> Tensor:
         """Logits of a batch: (batch, num_labels), on the network's device, in the precision of the context."""
+        if batch.token_type_ids is not None and not self.tells_types:
+            batch = replace(batch, token_type_ids=None)
         if self._vocabulary is not None:
             batch = replace(batch, input_ids=self._vocabulary.translate(batch.input_ids))
         if isinstance(batch, Packed):
@@ -138,7 +145,10 @@ class Classifier(nn.Module):
             return self._packed(batch)
         input_ids_BT = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
         mask_BT = torch.from_numpy(batch.attention_mask).to(self.device, non_blocking=True)
-        return self.network(input_ids=input_ids_BT, attention_mask=mask_BT).logits  # type: ignore[no-any-return]
+        types = {}
+        if batch.token_type_ids is not None:
+            types["token_type_ids"] = torch.from_numpy(batch.token_type_ids).to(self.device, non_blocking=True)
+        return self.network(input_ids=input_ids_BT, attention_mask=mask_BT, **types).logits  # type: ignore[no-any-return]
 
     def head_parameters(self) -> set[str]:
         """Names, in this module, of the head's parameters."""
