@@ -107,8 +107,7 @@ def _write(path: Path, count: int = 90) -> Path:
 
 def test_pairs_from_a_csv_to_answers(cli: Run, tiny_base: Path, tmp_path: Path) -> None:
     data, out = _write(tmp_path / "nli.csv"), tmp_path / "run"
-    done = cli("finetune", "-m", tiny_base, "-d", data, "--epochs", "1", "--device", "cpu", "--out", out)
-    assert done.returncode == 0, done.stderr
+    textclf.finetune(tiny_base, data, epochs=1, device="cpu", out=out)
     facts = json.loads((out / "model" / "textclf.json").read_text())
     assert (facts["form"], facts["columns"]) == ("pair", {"text": "premise", "text_pair": "hypothesis"})
     card = (out / "model" / "README.md").read_text()
@@ -136,11 +135,25 @@ def test_pairs_from_a_csv_to_answers(cli: Run, tiny_base: Path, tmp_path: Path) 
     assert len(from_file) == 91
     alone = cli("predict", out, input="a text\n")
     assert (alone.returncode, "line 1: one text" in alone.stderr) == (3, True)
-    scored = json.loads(cli("eval", out, "--dataset", data, "--json").stdout)
+    renamed = tmp_path / "renamed.csv"
+    renamed.write_text(data.read_text().replace("premise,hypothesis", "body,reply"))
+    flags = ("--text-column", "body", "--text-pair-column", "reply")
+    assert cli("predict", out, renamed, "--format", "csv", *flags).stdout.splitlines() == from_file
+    unsure = cli("predict", out, renamed)
+    assert (unsure.returncode, "--text-pair-column" in unsure.stderr) == (3, True)
+    scored = json.loads(cli("eval", out, "--dataset", renamed, *flags, "--json").stdout)
     assert scored["metrics"]["rows"] == 90
     (tmp_path / "single.csv").write_text("text,label\na,same\n")
-    refused = cli("eval", out, "--dataset", tmp_path / "single.csv")
-    assert (refused.returncode, "reads pairs" in refused.stderr) == (3, True)
+    with pytest.raises(DataError, match="single texts; this model reads pairs"):
+        textclf.evaluate(out, dataset=tmp_path / "single.csv")
+
+
+def test_a_model_of_single_texts_takes_no_column_of_pairs(cli: Run, tiny_artifact: Path, tmp_path: Path) -> None:
+    data = _write(tmp_path / "nli.csv")
+    refused = cli("predict", tiny_artifact, data, "--text-column", "premise", "--text-pair-column", "hypothesis")
+    assert (refused.returncode, "reads no pairs" in refused.stderr) == (2, True)
+    with pytest.raises(DataError, match="pairs of texts; this model reads single texts"):
+        textclf.evaluate(tiny_artifact, dataset=data)
 
 
 @pytest.mark.parametrize(
@@ -189,3 +202,20 @@ def test_an_empty_half_is_an_empty_text(tmp_path: Path) -> None:
     )
     assert sum(prepare(path).splits.values()) == 39
     assert len(read_labelled(path, form="pair")) == 40
+
+
+def test_pairs_may_have_several_labels_in_lists_or_columns(tmp_path: Path) -> None:
+    rows = [
+        {"premise": f"one {n}", "hypothesis": f"two {n}", "x": n % 2, "y": 1, "labels": ["x", "y"] if n % 2 else ["y"]}
+        for n in range(40)
+    ]
+    lists, columns = tmp_path / "lists.jsonl", tmp_path / "columns.jsonl"
+    lists.write_text(
+        "".join(json.dumps({key: row[key] for key in ("premise", "hypothesis", "labels")}) + "\n" for row in rows)
+    )
+    columns.write_text(
+        "".join(json.dumps({key: row[key] for key in ("premise", "hypothesis", "x", "y")}) + "\n" for row in rows)
+    )
+    for prepared in (prepare(lists), prepare(columns, label_columns=("x", "y"))):
+        assert (prepared.form, prepared.label_set.names, prepared.label_set.multi) == ("pair", ("x", "y"), True)
+        assert prepared.rows("train").pair_column is not None

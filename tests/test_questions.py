@@ -197,7 +197,7 @@ def test_the_interval_is_wilsons(right: int, total: int) -> None:
     assert wilson(min(right, total), total) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(2, 5), min_size=1, max_size=6), st.booleans(), st.integers(0, 10**6))
 def test_scores_of_choices_sum_to_one_and_are_for_its_own_choices(counts: list[int], binary: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -231,27 +231,10 @@ def test_a_multiclass_answer_is_one_of_the_questions_own_choices(tmp_path: Path)
 @pytest.mark.parametrize("form", ["binary", "multiclass"])
 def test_questions_from_rows_to_answers(cli: Run, tiny_base: Path, tmp_path: Path, form: str) -> None:
     data, out = _jsonl(tmp_path / "q.jsonl", _many()), tmp_path / "run"
-    done = cli(
-        "finetune",
-        "-m",
-        tiny_base,
-        "-d",
-        data,
-        "--form",
-        form,
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-        "--out",
-        out,
-        "--json",
-    )
-    assert done.returncode == 0, done.stderr
-    validation = json.loads(done.stdout)["metrics"]["validation"]
-    assert 0 <= validation["question_accuracy"] <= 1
+    run = textclf.finetune(tiny_base, data, form=form, epochs=1, device="cpu", out=out)
+    assert 0 <= run.metrics["validation"]["question_accuracy"] <= 1
 
-    document = json.loads(cli("eval", out, "--json").stdout)
+    document = textclf.evaluate(out).as_dict()
     answered = document["questions"]["all"]
     assert answered["accuracy"] == document["metrics"]["question_accuracy"] == answered["right"] / answered["questions"]
     assert answered["low"] < answered["accuracy"] + 1e-9 < answered["high"] + 2e-9
@@ -269,7 +252,7 @@ def test_questions_from_rows_to_answers(cli: Run, tiny_base: Path, tmp_path: Pat
         assert one["choice"] == one["choices"][one["index"]] and one["answer"] == LETTERS[one["index"]]
         assert sum(one["scores"]) == pytest.approx(1, abs=1e-5)
         assert one["score"] == max(one["scores"]) == one["scores"][one["index"]]
-    everything = json.loads(cli("eval", out, "--dataset", data, "--json").stdout)["questions"]["all"]
+    everything = textclf.evaluate(out, dataset=data).as_dict()["questions"]["all"]
     assert everything["right"] == sum(one["index"] == row["answer"] for one, row in zip(answers, _many(), strict=True))
     piped = cli("predict", out, "--format", "csv", input=asked.read_text()).stdout.splitlines()
     assert piped[0] == "answer,score,choice,question"
@@ -289,6 +272,19 @@ def test_questions_from_rows_to_answers(cli: Run, tiny_base: Path, tmp_path: Pat
     if form == "multiclass":
         with pytest.raises(DataError, match="9 choices"):
             classifier.predict([("q", ["x"] * 9)])
+
+
+def test_prepare_says_what_became_of_questions(cli: Run, tmp_path: Path) -> None:
+    data = _jsonl(tmp_path / "q.jsonl", _many())
+    done = cli("prepare", "-d", data, "--form", "multiclass", "--shuffle-choices", "--json")
+    document = json.loads(done.stdout)
+    assert (document["form"], document["labels"]) == ("multiclass", ["A", "B", "C", "D"])
+    assert any("random order" in step for step in document["steps"])
+    assert any("'question', choices in 'choices', answers in 'answer'" in step for step in document["steps"])
+    wrong = cli("prepare", "-d", data, "--form", "ternary")
+    assert (wrong.returncode, "binary, multiclass" in wrong.stderr) == (2, True)
+    lacking = cli("prepare", "-d", data)
+    assert (lacking.returncode, "--form multiclass" in lacking.stderr) == (3, True)
 
 
 def test_the_question_is_cut_and_never_a_choice(
