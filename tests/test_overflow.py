@@ -129,3 +129,17 @@ def test_windows_of_a_text_count_once_in_training(tiny_base: Path, tmp_path: Pat
     np.testing.assert_allclose(weight_of_text, weight_of_text[0], rtol=1e-5)
     assert learning.weights.mean() == pytest.approx(1)
     assert len(learning.targets) == len(train) > len(train.windows)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--overflow", "sideways"), "model.overflow is 'sideways'; it is one of truncate, head-tail, window"),
+        (("--form", "binary", "--shuffle-choices"), "data.shuffle_choices changes nothing in form binary"),
+        (("--form", "binary", "--text-pair-column", "b"), "data.text_pair_column is given beside data.form binary"),
+        (("--form", "ternary"), "data.form is 'ternary'; it is one of binary, multiclass"),
+    ],
+)
+def test_flags_reach_the_configuration_and_are_checked(cli: Run, flags: tuple[str, ...], words: str) -> None:
+    refused = cli("finetune", "--model", "m", "--dataset", "d", *flags)
+    assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr

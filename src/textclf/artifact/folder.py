@@ -159,6 +159,10 @@ def write_facts(folder: Path, facts: Facts) -> None:
         settings = {k: v for k, v in _json(path).items() if k not in LOADING_ONLY_KEYS}
         # transformers honours this key but does not save it: with it, pipeline() too reads "[SEP]" in a text as text.
         settings["split_special_tokens"] = True
+        config = _json(folder / CONFIG)
+        kinds = (config.get("text_config") or config).get("type_vocab_size") or 0
+        if facts.form == "pair" and kinds > 1:  # a tokenizer without a class of its own would not tell the texts apart
+            settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         atomic.write_json(path, settings)
 
 
