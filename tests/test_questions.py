@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 from collections.abc import Callable
@@ -258,6 +259,10 @@ def test_questions_from_rows_to_answers(cli: Run, tiny_base: Path, tmp_path: Pat
     assert piped[0] == "answer,score,choice,question"
     assert [line.split(",")[0] for line in piped[1:]] == [one["answer"] for one in answers]
 
+    best = list(csv.reader(cli("predict", out, asked, "--format", "csv", "--top-k", "3").stdout.splitlines()))
+    assert best[0] == ["answer_1", "score_1", "answer_2", "score_2", "answer_3", "score_3", "choice", "question"]
+    assert {len(line) for line in best} == {8}
+    assert [line[4] == "" for line in best[1:]] == [len(row["choices"]) < 3 for row in _many()]
     classifier = textclf.load(out, device="cpu")
     items = [(row["question"], row["choices"]) for row in _many()]
     assert classifier.predict(items).tolist() == [one["answer"] for one in answers]

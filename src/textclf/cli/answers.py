@@ -90,6 +90,8 @@ def _cells(prediction: Prediction, layout: Layout, field: Callable[[str], str]) 
         return [names, BETWEEN.join(f"{score:.6g}" for _, score in scores), *_texts(prediction, field)]
     pairs = [cell for label, score in scores for cell in (field(label or ""), f"{score:.6g}")]
     if prediction.choices is not None:
+        # A question may have fewer choices than labels were asked for; columns stay where they are.
+        pairs += [""] * (2 * min(layout.pairs or 1, len(layout.labels)) - len(pairs))
         return [*pairs, field(prediction.choice or "" if scores[0][0] else ""), field(prediction.text)]
     return [*pairs, *_texts(prediction, field)]
 
