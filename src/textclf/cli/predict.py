@@ -87,7 +87,8 @@ def predict(
     Beside "text" stands "text_pair" where there is one. A question gets
     {"question", "choices", "answer", "index", "choice", "score", "scores"}:
     the letter, position from 0 and text of its best choice, and the
-    probabilities of all in their order; in tsv and csv letter, score, choice, question.
+    probabilities of all in their order. In tsv and csv: letter, score,
+    choice, question.
 
     Runtimes. onnx and torch give the same labels; auto takes torch on a
     GPU, else onnx where the model has its graph. int8 (after textclf export
