@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from textclf.errors import ConfigError, UsageError
 
+Overflow = Literal["truncate", "head-tail", "window"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -111,7 +113,7 @@ class ModelConfig:
     """Branch, tag or commit on the Hub. None: the main branch."""
     max_length: int | None = None
     """Tokens of a text that the model reads. None: 64, 128, 256 or 512, the first that 99 % of the texts fit in."""
-    overflow: Literal["truncate", "head-tail", "window"] = "truncate"
+    overflow: Overflow = "truncate"
     """What becomes of longer texts. truncate: the start is read. head-tail: the first quarter and the last three of
     max_length. window: all of it, in windows that overlap by a quarter and whose logits are averaged; in training each
     window carries its share of the text's weight."""

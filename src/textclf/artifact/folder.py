@@ -6,16 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from textclf import atomic
+from textclf.config import Overflow
 from textclf.errors import ModelError
 from textclf.labels import LabelSet
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from textclf.data.encoding import Overflow
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -47,7 +46,7 @@ PUBLISHED = (CARD, MODELLING, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
 
 SCHEMA_VERSION = 1
 FORMS = ("text", "pair", "binary", "multiclass")
-OVERFLOWS = ("truncate", "head-tail", "window")
+OVERFLOWS = get_args(Overflow)
 
 LOADING_ONLY_KEYS = ("is_local", "local_files_only", "name_or_path")
 """What transformers writes into tokenizer_config.json about the machine that loaded it."""

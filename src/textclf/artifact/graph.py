@@ -22,8 +22,6 @@ from textclf.errors import ModelError
 if TYPE_CHECKING:
     import onnxruntime
 
-    from textclf.data.batching import Batch
-
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """The last of them only in the graph of a model of text pairs that tells the two texts apart."""
 OUTPUT = "logits"
@@ -142,11 +140,17 @@ def open_session(folder: Path, kind: str = "fp32", *, threads: int = 1) -> onnxr
         ) from err
 
 
-def run(session: onnxruntime.InferenceSession, batch: Batch) -> np.ndarray:
-    """Logits of one batch: (batch, num_labels) float32."""
-    given = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+def run(
+    session: onnxruntime.InferenceSession,
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    token_type_ids: np.ndarray | None = None,
+) -> np.ndarray:
+    """Logits of one batch: int64 arrays (batch, tokens) to (batch, num_labels) float32. What the graph has no input for
+    is left out."""
     wanted = [one.name for one in session.get_inputs()]
-    inputs = {name: values for name, values in zip(INPUTS, given, strict=True) if name in wanted}
-    if inputs.get("token_type_ids", ...) is None:  # single texts
-        inputs["token_type_ids"] = np.zeros_like(batch.input_ids)
+    given = zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True)
+    inputs = {name: values for name, values in given if name in wanted}
+    if token_type_ids is None and "token_type_ids" in wanted:  # single texts
+        inputs["token_type_ids"] = np.zeros_like(input_ids)
     return session.run([OUTPUT], inputs)[0]  # type: ignore[no-any-return]

@@ -91,7 +91,7 @@ def choose(
     told = {"--text-column": text_column, "--text-pair-column": text_pair_column, "--label-column": label_column}
     for flag, given in told.items():
         if given is not None:
-            _require(records, given, flag)
+            require(records, given, flag)
     twice = [given for given in told.values() if given is not None and list(told.values()).count(given) > 1]
     if twice:
         raise DataError(f"{records.file}: column {twice[0]!r} cannot be both the text and the label, nor both texts")
@@ -109,8 +109,8 @@ def choose(
         _refuse_half(records, text)
     if text is None or label is None:
         raise _unsure(records, text, label)
-    _require(records, text, "--text-column")
-    _require(records, label, "--label-column")
+    require(records, text, "--text-column")
+    require(records, label, "--label-column")
     if label_delimiter is not None or label_lists.holds_lists(records.column(label)):
         return Choice(text, label, pair=pair, several=True, delimiter=label_delimiter)
     names_column = None if label_column is not None or label in records.class_names else _names_column(records, label)
@@ -128,13 +128,13 @@ def read_rows(
     parts = []
     labelled = any(source in part.names for part in records for source in choice.label_sources)
     for part in records:
-        _require(part, choice.text, "--text-column")
+        require(part, choice.text, "--text-column")
         for source in choice.label_sources if labelled else ():
-            _require(part, source, "--label-columns" if choice.indicators else "--label-column")
+            require(part, source, "--label-columns" if choice.indicators else "--label-column")
         texts = _texts(part, choice.text, notes)
         pairs = None
         if choice.pair is not None:
-            _require(part, choice.pair, "--text-pair-column")
+            require(part, choice.pair, "--text-pair-column")
             pairs = _texts(part, choice.pair, notes)
         labels, declared = _labels(part, choice, len(texts))
         order = label_order or declared
@@ -161,17 +161,17 @@ def order_of_names(records: Iterable[Records], choice: Choice) -> tuple[str, ...
 
 def _indicators(records: Records, text_column: str | None, pair: str | None, names: tuple[str, ...]) -> Choice:
     for name in names:
-        _require(records, name, "--label-columns")
+        require(records, name, "--label-columns")
     others = [name for name in records.names if name not in names and not _INDEX.fullmatch(name.strip())]
     if text_column is None and pair is None:
         text_column, pair = find_pair(others)
     if pair is not None:
-        _require(records, pair, "--text-pair-column")
+        require(records, pair, "--text-pair-column")
     others = [name for name in others if name != pair]
     text = text_column or _find(others, TEXT_NAMES, other=None) or (others[0] if len(others) == 1 else None)
     if text is None:
         raise _unsure(records, text, names[0])
-    _require(records, text, "--text-column")
+    require(records, text, "--text-column")
     if text in names or pair in names:
         used = text if text in names else pair
         raise DataError(f"{records.file}: column {used!r} cannot be both the text and a label")
@@ -230,7 +230,8 @@ def _refuse_half(records: Records, text: str) -> None:
         )
 
 
-def _require(records: Records, column: str, flag: str) -> None:
+def require(records: Records, column: str, flag: str) -> None:
+    """Raise DataError, with the nearest name, unless there is one column of this name."""
     count = records.names.count(column)
     if count == 1:
         return

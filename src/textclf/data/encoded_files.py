@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from textclf import atomic, paths
-from textclf.data.encoding import Chunk, Encoded, Overflow, cut, cut_chunks, encode, encode_chunks, id_type, settle
+from textclf.config import Overflow
+from textclf.data.encoding import Chunk, Encoded, cut, cut_chunks, encode, encode_chunks, id_type, settle
 from textclf.data.rows import spelled
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from textclf.config import Overflow
 from textclf.data import cutting
 from textclf.data.words import Words, ranges, separable
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 Texts: TypeAlias = "Sequence[str | None] | pa.ChunkedArray"
 logger = logging.getLogger(__name__)
 
-Overflow: TypeAlias = Literal["truncate", "head-tail", "window"]
 
 CHUNK = 10_000
 """Texts tokenised at once, at most: enough to keep every core busy, small in memory."""

@@ -108,7 +108,8 @@ def lines(stream: BinaryIO, *, is_ready: Callable[[], bool] | None = None) -> It
 
 
 def check_inputs(paths: list[str], wanted: Wanted | None = None, *, stdin: BinaryIO | None = None) -> None:
-    """Raise what `file_windows` would raise of inputs before it opens any."""
+    """Raise what can be said of inputs before it is known what the model reads: files that are missing or of unknown
+    kind, and columns that are named and not there in the first."""
     wanted = wanted or Wanted()
     for path in paths:
         _opener(path, wanted, stdin)
@@ -118,6 +119,24 @@ def check_inputs(paths: list[str], wanted: Wanted | None = None, *, stdin: Binar
             "--text-column was given, but these texts have no columns: every line is a text",
             hint="give a file with columns: csv, tsv, jsonl, json, parquet or arrow",
         )
+    first = None if paths[0] == STDIN else files.data_file(Path(paths[0]), name=paths[0])
+    if named is not None and first is not None:
+        _check_columns(first, wanted)
+
+
+def _check_columns(file: files.DataFile, wanted: Wanted) -> None:
+    from textclf.data import columns
+    from textclf.data.records import stream_records
+
+    told = {"--text-column": wanted.text_column, "--text-pair-column": wanted.text_pair_column}
+
+    def named(head: Records) -> tuple[str, ...]:
+        for flag, name in told.items():
+            if name is not None:
+                columns.require(head, name, flag)
+        return tuple(name for name in told.values() if name is not None)
+
+    named(next(stream_records(file, named)))
 
 
 def file_windows(

@@ -65,7 +65,7 @@ def write_graph(artifact: Artifact, encoded: Encoded) -> None:
         (draft / names.GRAPH).parent.mkdir()
         (draft / names.GRAPH).write_bytes(document)
         session = graph.open_session(draft)
-        got = [graph.run(session, batch) for batch in batches]
+        got = [graph.run(session, batch.input_ids, batch.attention_mask, batch.token_type_ids) for batch in batches]
     difference = max(float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) for a, b in zip(expected, got, strict=True))
     if not difference <= MAX_DIFFERENCE:
         raise ModelError(f"no ONNX graph: its logits differ from torch's by {difference:.1e}; predict will use torch")

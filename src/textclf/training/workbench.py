@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from textclf.artifact import hub
-from textclf.config import Metric, RunConfig
+from textclf.config import Metric, Overflow, RunConfig
 from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
 from textclf.data.encoded_files import cut_kept, encode_kept
-from textclf.data.encoding import Encoded, Overflow
+from textclf.data.encoding import Encoded
 from textclf.data.forms import Questions, questions_of
 from textclf.data.preparation import Prepared, prepare
 from textclf.data.rows import Rows
