@@ -155,7 +155,8 @@ def _config() -> Iterator[str]:
     yield from ("## Known data sets", "", "`--dataset NAME` fetches one of these from the Hub.", "")
     yield from ("| name | on the Hub | |", "|---|---|---|")
     for name, entry in CATALOG.items():
-        note = f"`data.min_label_count` is {entry.min_label_count} unless said" if entry.min_label_count else ""
+        known = {"min_label_count": entry.min_label_count, "form": entry.form}
+        note = "; ".join(f"`data.{field}` is {value} unless said" for field, value in known.items() if value)
         yield f"| `{name}` | `{entry.repo}{':' + entry.config if entry.config else ''}` | {note} |"
     yield from ("", f"`{', '.join(presets.shipped_data())}` is shipped with textclf and needs no Hub.")
 

@@ -402,7 +402,8 @@ def test_eval_json_is_as_documented(trained: Path, cli: Any) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert list(report) == [
-        "model", "dataset", "split", "metrics", "per_label", "label_errors", "truncated", "seconds",
+        "model", "dataset", "split", "metrics", "per_label", "label_errors", "questions", "truncated", "overflow",
+        "seconds",
     ]  # fmt: skip
     assert list(report["metrics"]) == [
         "rows", "labels_per_text", "predicted_per_text", "loss", "micro_f1", "macro_f1", "samples_f1", "weighted_f1",

@@ -258,7 +258,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 def texts_of(*paths: Path | str, text_column: str | None = None, stdin: bytes | None = None) -> list[str]:
     stream = io.BytesIO(stdin) if stdin is not None else None
-    windows = reading.file_windows([str(path) for path in paths], text_column=text_column, stdin=stream)
+    windows = reading.file_windows([str(path) for path in paths], reading.Wanted(text_column=text_column), stdin=stream)
     return [text for window in windows for text in window]
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from textclf import presets
 from textclf.config import DataConfig, ModelConfig, RunConfig, TrainConfig, as_dict, assignment, build, by_field
+from textclf.data.catalog import CATALOG
 from textclf.errors import ConfigError, DataError
 
 
@@ -233,3 +234,51 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     deep = _file(tmp_path, "[" * 100_000, "deep.json")
     assert "nested too deeply" in _refusal(deep).message
     assert "broken JSON" in _refusal(_file(tmp_path, '{"train": {"seed": ' + "1" * 5000 + "}}", "long.json")).message
+
+
+TINY = {
+    "mmlu-modernbert-binary": "modernbert",
+    "mmlu-modernbert-multiclass": "modernbert",
+    "banking77-tinybert": "bert",
+    "banking77-distilbert": "distilbert",
+    "scientific-distilbert": "distilbert",
+    "scientific-gpt2": "gpt2",
+    "bert-base": "bert",
+}
+"""A tiny model of the architecture of each preset."""
+
+
+def _rows_like(dataset: str | None) -> str:
+    """A few rows with the columns that the preset's data set has on the Hub."""
+    if dataset is not None and dataset.startswith("mmlu"):
+        rows = [
+            {"question": f"which is {n}?", "subject": "", "choices": [f"{n}", "x", "y", "z"], "answer": n % 4}
+            for n in range(24)
+        ]
+    else:
+        rows = [{"text": f"{'my card' if n % 2 else 'the money'} {n}", "label": "ab"[n % 2]} for n in range(24)]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_each_preset_is_tried() -> None:
+    assert {*TINY, "quickstart"} == set(presets.names())
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_preset_trains_and_answers(tmp_path: Path, name: str) -> None:
+    import textclf
+    import tiny_models
+
+    layer = presets.load(name)
+    dataset = layer.get("data", {}).get("dataset")
+    assert dataset is None or dataset in CATALOG
+    path, limit = tmp_path / "rows.jsonl", layer["model"].get("max_length", 64)
+    path.write_text(_rows_like(dataset))
+    # What the catalog says of its own data set has to be said of a file.
+    form = CATALOG[dataset].form if dataset is not None else None
+    run = textclf.finetune(
+        tiny_models.pretrained(tmp_path / "tiny", TINY[name]), path, config=layer, form=form, out=tmp_path / "run",
+        max_length=min(limit, 64), epochs=1, device="cpu",
+    )  # fmt: skip
+    given = [("which is 1?", ["1", "x"])] if form is not None else ["my card"]
+    assert len(textclf.load(run, device="cpu").predict(given)) == 1

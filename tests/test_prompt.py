@@ -86,3 +86,12 @@ def test_a_prompt_needs_one_place_for_the_text_and_room(
         textclf.finetune(tiny_base, tiny_csv, prompt="word " * 20 + "{text}", max_length=16)
     done = cli("finetune", "--model", tiny_base, "--dataset", tiny_csv, "--prompt", "[red]no place")
     assert done.returncode == 2 and "[red]no place" in done.stderr and "{text}" in done.stderr
+
+
+def test_a_prompt_goes_around_single_texts_that_are_truncated(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="overflow window"):
+        textclf.finetune(tiny_base, "x.csv", prompt="Sort: {text}", overflow="window")
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("premise,hypothesis,label\n" + "".join(f"card {n},late {n},{n % 2}\n" for n in range(40)))
+    with pytest.raises(UsageError, match="pairs"):
+        textclf.finetune(tiny_base, pairs, prompt="Sort: {text}", epochs=1)

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from textclf.data import columnar, delimited, json_rows
 from textclf.errors import DataError
-from textclf.inference.reading import file_windows
+from textclf.inference.reading import Wanted, file_windows
 
 TEXTS = [
     "plain", "two\nlines", 'a "quoted" word', "comma, and\r\nreturn", "lone \r return", "", "  ", '5" screen', "NA",
@@ -65,7 +65,7 @@ def write(folder: Path, kind: str, texts: list[str]) -> Path:
 
 
 def read(path: Path, **told: str) -> list[str]:
-    return [text for window in file_windows([str(path)], **told) for text in window]
+    return [text for window in file_windows([str(path)], Wanted(**told)) for text in window]
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "csv.zst", "jsonl", "jsonl.gz", "jsonl.zst", "parquet", "arrow"])
@@ -118,7 +118,7 @@ def test_errors_far_into_a_file_name_their_row_after_what_came_before(
 def test_the_column_that_is_missing_is_told_before_any_text(tmp_path: Path) -> None:
     for kind in ("csv", "jsonl", "parquet", "arrow"):
         with pytest.raises(DataError, match="no column 'body'"):
-            file_windows([str(write(tmp_path, kind, TEXTS))], text_column="body")
+            file_windows([str(write(tmp_path, kind, TEXTS))], Wanted(text_column="body"))
 
 
 def test_a_column_missing_from_later_rows_is_an_empty_text(tmp_path: Path, block: int) -> None:

@@ -284,5 +284,6 @@ def _wrap_template(tokenizer: Tokenizer, first: str, last: str | None) -> None:
     names = [first, last] if last else [first]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=" ".join([first, "$A", *([last] if last else [])]),
+        pair=" ".join([first, "$A", *([last] if last else [f"{first}:1"]), "$B:1", *([f"{last}:1"] if last else [])]),
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in names],
     )

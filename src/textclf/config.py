@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from textclf.errors import ConfigError, UsageError
 
+Overflow = Literal["truncate", "head-tail", "window"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -27,12 +29,21 @@ class DataConfig:
     """Catalog name, file, folder or Hub id `owner/name[:config]`."""
     text_column: str | None = None
     """Column of the texts. None: found by name."""
+    text_pair_column: str | None = None
+    """Column of the second text, where a row is a pair of texts. None: found where the names leave no doubt (premise
+    and hypothesis, sentence1 and sentence2, question1 and question2), else there is none."""
     label_column: str | None = None
     """Column of the labels. None: found by name."""
     label_delimiter: str | None = None
     """What stands between the labels of a row in one text, as `|` in `late|broken`. None: a text is one label."""
     label_columns: tuple[str, ...] | None = None
     """Columns of 0 and 1, one for each label of which a row may have any number, in place of label_column."""
+    form: Literal["binary", "multiclass"] | None = None
+    """How questions with choices are read. multiclass: question and choices together, the label is a letter. binary:
+    each choice by itself, correct or not. None: rows are texts or pairs of texts, or as the catalog says."""
+    shuffle_choices: bool = False
+    """Put the choices of training questions into a random order, one for each question and seed, against a liking for
+    positions. For form multiclass."""
     columns: tuple[str, ...] | None = None
     """Column names of a csv or tsv file that has no header line, in order."""
     validation_size: float = 0.1
@@ -63,6 +74,14 @@ class DataConfig:
                 raise ConfigError(f"data.{name} is 1; a share lies below 1 (0.1), a number of rows above (100)")
         if self.validation_size == 0:
             raise ConfigError("data.validation_size is 0; the best checkpoint is chosen on validation rows")
+        if self.text_pair_column is not None and self.form is not None:
+            raise ConfigError(
+                f"data.text_pair_column is given beside data.form {self.form}, which finds question and choices itself"
+            )
+        if self.shuffle_choices and self.form == "binary":
+            raise ConfigError(
+                "data.shuffle_choices changes nothing in form binary, where each choice is read by itself"
+            )
         _at_least("data.min_label_count", self.min_label_count, 1)
         _at_least("data.max_rows", self.max_rows, 1)
         _at_least("data.seed", self.seed, 0)
@@ -102,6 +121,10 @@ class ModelConfig:
     """Hub id or folder of a tokenizer, for a model that brings none, such as OpenELM. None: the model's own."""
     max_length: int | None = None
     """Tokens of a text that the model reads. None: 64, 128, 256 or 512, the first that 99 % of the texts fit in."""
+    overflow: Overflow = "truncate"
+    """What becomes of longer texts. truncate: the start is read. head-tail: the first quarter and the last three of
+    max_length. window: all of it, in windows that overlap by a quarter and whose logits are averaged; in training each
+    window carries its share of the text's weight."""
     head: Head = "auto"
     """own (or native): the architecture's. cls, mean, max, last, attention: layers over the first token, over the mean,
     the largest or the last of the hidden states, or over a mean whose weights are learnt. auto: own, or mean where the
@@ -134,6 +157,11 @@ class ModelConfig:
                 f"model.prompt is {self.prompt!r}; it holds {PLACE} once, where the text goes",
                 hint=f'for example --prompt "Classify: {PLACE}"',
             )
+        if self.prompt is not None and self.overflow != "truncate":
+            raise ConfigError(
+                f"model.prompt does not go with model.overflow {self.overflow}: words around a text stand around its start",
+                hint="leave out one of the two",
+            )
         if self.head == "native":
             object.__setattr__(self, "head", "own")  # one name for one thing
         if self.head == "own" and (self.head_hidden or self.head_dropout is not None):
@@ -145,7 +173,7 @@ class ModelConfig:
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Metric = Literal[
-    "accuracy", "macro_f1", "weighted_f1", "mcc", "loss",
+    "accuracy", "macro_f1", "weighted_f1", "mcc", "loss", "question_accuracy",
     "micro_f1", "samples_f1", "subset_accuracy", "hamming_loss", "lrap",
 ]  # fmt: skip
 
@@ -190,8 +218,8 @@ class TrainConfig:
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` gives every label the same total say in the loss; where a text may have several, yes and no."""
     metric: Metric | None = None
-    """What the best checkpoint is chosen by, on validation. None: accuracy, or micro_f1 where a text may have several
-    labels."""
+    """What the best checkpoint is chosen by, on validation. None: accuracy; micro_f1 where a text may have several
+    labels; question_accuracy where rows are questions with choices."""
     patience: int = 0
     """Stop early after this many evaluations without a better metric; 0 never does."""
     eval_every: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ class Metrics:
         which no average includes. weighted_*: the mean weighted by each label's rows.
     mcc: Matthews correlation, -1 to 1; 0 for a model that always answers the same.
     roc_auc, average_precision: of the second label, with two labels that both occur; else None.
+    question_accuracy: share of questions whose best choice is the right one; None where rows are no questions.
     """
 
     rows: int
@@ -38,6 +40,7 @@ class Metrics:
     roc_auc: float | None
     average_precision: float | None
     absent_labels: tuple[str, ...]
+    question_accuracy: float | None = None
 
     HEADLINE: ClassVar = ("accuracy", "macro_f1")
 
@@ -278,6 +281,16 @@ def confusions(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet)
         )
         for target, predicted in pairs
     )
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share, `right` of `total` (1 or more): Wilson 1927, good for few rows and shares near 0
+    or 1 too."""
+    z = 1.959963984540054
+    share, spread = right / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / total + spread / total / 4) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _mcc(targets_N: np.ndarray, decided_N: np.ndarray) -> float:

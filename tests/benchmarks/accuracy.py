@@ -165,6 +165,7 @@ def of_trainer(
         data_collator=DataCollatorWithPadding(tokenizer),
     )  # fmt: skip
     trainer.train()
+    trainer.args.train_sampling_strategy = "random"  # grouping by length would put the answers into another order
     answers = {
         split: np.array(names)[trainer.predict(rows[split]).predictions.argmax(axis=1)]
         for split in splits

@@ -18,6 +18,7 @@ from textclf.metrics import LOWER_IS_BETTER
 
 _METRICS = {
     # ours: (in words, the Hub's type)
+    "question_accuracy": ("accuracy of questions", "accuracy"),
     "accuracy": ("accuracy", "accuracy"),
     "macro_f1": ("macro F1", "f1"),
     "micro_f1": ("micro F1", "f1"),
@@ -65,7 +66,7 @@ def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
         f"# {_md(title)}",
         _what(artifact.label_set, base, dataset, facts),
         _labels(artifact.label_set, facts),
-        _use(repo_id, artifact),
+        _use(repo_id, artifact, facts),
         _results(facts),
         _training(facts, base, dataset),
         _limits(artifact, facts),
@@ -125,7 +126,13 @@ def _what(label_set: LabelSet, base: str, dataset: str, facts: folder.Facts) -> 
         else ""
     )
     by = f" with textclf {facts.environment.get('textclf', __version__)}" if facts.environment else ""
-    return f"This model reads a text and says {says}. {made}{on}{of}{by}."
+    reads = {
+        "pair": f"This model reads pairs of texts and says {says}.",
+        "multiclass": "This model reads a question with its choices, all together, and says which choice answers it.",
+        "binary": "This model reads a question with one choice at a time and says whether that is the answer; the best "
+        "choice of a question is its answer.",
+    }.get(facts.form, f"This model reads a text and says {says}.")
+    return f"{reads} {made}{on}{of}{by}."
 
 
 def _labels(label_set: LabelSet, facts: folder.Facts) -> str:
@@ -150,50 +157,28 @@ def _rule(label_set: LabelSet) -> str:
     return f"A text is given every label whose probability (sigmoid) reaches a threshold: {floor}.\n\n"
 
 
-def _use(repo_id: str | None, artifact: folder.Artifact) -> str:
+def _use(repo_id: str | None, artifact: folder.Artifact, facts: folder.Facts) -> str:
     name, config, multi = repo_id or "path/to/this/folder", artifact.config, artifact.label_set.multi
-    answer = "its labels" if multi else "one label"
-    every = ', top_k=None, function_to_apply="sigmoid"' if multi else ""
-    kept = (
-        " It gives the probability of every label; keep those that reach their threshold"
-        f" (`thresholds` in `{folder.TEXTCLF}`, 0.5 where it has none)."
-        if multi
-        else ""
-    )
     own_code = _own_code(config)
     trust = ", trust_remote_code=True" if own_code else ""
     why = f"; `trust_remote_code=True` too, as {own_code} beside the weights" if own_code else ""
-    texts, prompted = '["a text", "another text"]', ""
-    if artifact.prompt is not None:
-        # ASCII, and no character that could end the block.
-        prompted = f"prompt = {json.dumps(artifact.prompt).replace('`', chr(92) + 'u0060')}\n"
-        texts = f'[prompt.replace("{PLACE}", text) for text in {texts}]'
-        why += "; and the prompt around each text, which textclf puts there itself, is yours to put"
+    one, file, said = _inputs(facts.form, "its labels" if multi else "one label")
     return f"""## How to use it
 
-On the command line, one text per line in, {answer} per line out:
+On the command line, {said}:
 
 ```bash
 pipx install textclf
-textclf predict {name} texts.txt
+textclf predict {name} {file}
 ```
-
-With transformers alone. `truncation=True` is needed: without it a long text is an error{why}.{kept}
-
-```python
-from transformers import pipeline
-
-{prompted}classify = pipeline("text-classification", model="{name}"{trust})
-classify({texts}, truncation=True{every})
-```
-
+{_with_transformers(name, trust, why, facts, multi=multi)}
 From Python with textclf:
 
 ```python
 import textclf
 
 classifier = textclf.load("{name}")
-classifier.predict(["a text", "another text"])
+classifier.predict([{one}])
 ```"""
 
 
@@ -206,6 +191,59 @@ def _own_code(config: dict[str, Any]) -> str | None:
     if config.get("text_config", {}).get("model_type") == "openelm":
         return f"OpenELM and its head are defined in `{folder.MODELLING_OPENELM}` and `{folder.MODELLING}`"
     return f"its pooled head is defined in `{folder.MODELLING}`"
+
+
+def _inputs(form: str, answer: str) -> tuple[str, str, str]:
+    """What a model reads: in Python, as a file, and in words with its answer."""
+    if form == "pair":
+        return (
+            '("a text", "another text")',
+            "pairs.csv",
+            f"two texts a row in (csv, tsv, jsonl or parquet), {answer} per row out",
+        )
+    if form in ("binary", "multiclass"):
+        question = '("What is 2 + 2?", ["3", "4"])'
+        return question, "questions.jsonl", 'lines of `{"question": "...", "choices": ["...", "..."]}` in, answers out'
+    return '"a text", "another text"', "texts.txt", f"one text per line in, {answer} per line out"
+
+
+def _with_transformers(name: str, trust: str, why: str, facts: folder.Facts, *, multi: bool) -> str:
+    if facts.form in ("binary", "multiclass"):
+        return """
+A pipeline of plain transformers neither builds the texts of questions and choices nor cuts the question alone.
+"""
+    pairs = facts.form == "pair"
+    texts, prompted = '{"text": "a text", "text_pair": "another text"}' if pairs else '["a text", "another text"]', ""
+    if facts.prompt is not None:
+        # ASCII, and no character that could end the block.
+        prompted = f"prompt = {json.dumps(facts.prompt).replace('`', chr(92) + 'u0060')}\n"
+        texts = f'[prompt.replace("{PLACE}", text) for text in {texts}]'
+        why += "; and the prompt around each text, which textclf puts there itself, is yours to put"
+    every = ', top_k=None, function_to_apply="sigmoid"' if multi else ""
+    differs = (
+        " It gives the probability of every label; keep those that reach their threshold"
+        f" (`thresholds` in `{folder.TEXTCLF}`, 0.5 where it has none)."
+        if multi
+        else ""
+    )
+    if pairs:
+        differs = (
+            " Where the tokenizer has no separator, textclf puts a line break between the two, and it puts nothing."
+        )
+    if facts.overflow != "truncate":
+        differs += f" Texts of more than {_number(facts.max_length)} tokens get other scores there: textclf reads " + (
+            "their start and their end." if facts.overflow == "head-tail" else "all of them, in windows."
+        )
+    return f"""
+With transformers alone. `truncation=True` is needed: without it a long text is an error{why}.{differs}
+
+```python
+from transformers import pipeline
+
+{prompted}classify = pipeline("text-classification", model="{name}"{trust})
+classify({texts}, truncation=True{every})
+```
+"""
 
 
 def _results(facts: folder.Facts) -> str:
@@ -242,7 +280,7 @@ def _training(facts: folder.Facts, base: str, dataset: str) -> str:
     if base:
         revision = f", revision `{_code(facts.base_revision)}`" if facts.base_revision else ""
         lines.append(f"- Base model: {_link(base, facts.base_model, facts.base_revision)}{revision}")
-    lines.append(f"- Reads the first {_number(facts.max_length)} tokens of a text")
+    lines.append(f"- Reads {_reach(facts)}")
     if facts.environment:
         lines.append(
             "- Made with " + ", ".join(f"{_md(name)} {_md(value)}" for name, value in facts.environment.items())
@@ -276,7 +314,7 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
             else "a text that fits none still gets one, maybe with a high score."
         ),
         "Its scores are not calibrated: 0.9 does not mean right nine times in ten.",
-        f"It reads the first {_number(facts.max_length)} tokens of a text; the rest is cut off unseen.",
+        f"It reads {_reach(facts)}" + ("." if facts.overflow == "window" else "; the rest is cut off unseen."),
         "The languages it can read are not recorded. Expect those of its training texts, at most.",
         "No licence is stated here. Those of the base model and of the data apply.",
     ]
@@ -301,6 +339,22 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
     if unmeasured:
         limits.append(f"No text of {_some(unmeasured)} was among those it was measured on ({_split_reported(facts)}).")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _reach(facts: folder.Facts) -> str:
+    """How much of a text is read, in words."""
+    most = _number(facts.max_length)
+    if facts.overflow == "window":
+        return f"all of a text, {most} tokens at a time in overlapping windows whose logits are averaged"
+    what = {
+        "text": "a text",
+        "pair": "a pair of texts, the longer of which is cut first",
+        "binary": "a question and a choice, of which only the question is cut",
+        "multiclass": "a question and its choices, of which only the question is cut",
+    }[facts.form]
+    if facts.overflow == "head-tail":
+        return f"{most} tokens of {what}: a quarter from its start, the others from its end"
+    return f"the first {most} tokens of {what}"
 
 
 def _split_reported(facts: folder.Facts) -> str:

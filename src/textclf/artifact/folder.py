@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from textclf import atomic
-from textclf.config import PLACE
+from textclf.config import PLACE, Overflow
 from textclf.errors import ModelError
 from textclf.labels import LabelSet
 
@@ -48,6 +48,8 @@ PUBLISHED = (CARD, MODELLING, MODELLING_OPENELM, *LOADED, WEIGHTS, WEIGHTS_INDEX
 """Patterns of what leaves this machine with an artifact: not a file more, whatever lies in the folder."""
 
 SCHEMA_VERSION = 1
+FORMS = ("text", "pair", "binary", "multiclass")
+OVERFLOWS = get_args(Overflow)
 
 LOADING_ONLY_KEYS = ("is_local", "local_files_only", "name_or_path")
 """What transformers writes into tokenizer_config.json about the machine that loaded it."""
@@ -58,6 +60,9 @@ class Facts:
     """What textclf.json says about a model beyond what transformers' own files say.
 
     prompt: a template with `{text}` once, put around every text before it is tokenised.
+    form: what the model reads: `text`, `pair` (of texts), or a question with choices, `binary` (a choice at a time) or
+        `multiclass` (all together). columns: what its training data called the columns of `text` and `text_pair`.
+    overflow: what becomes of longer texts, as `model.overflow` says.
     dataset: what the user calls it; dataset_id: the Hub id behind it, None for files of one's own.
     metrics: split name -> metric name -> value, of the model in this folder.
     label_counts: label name -> rows in train.
@@ -70,6 +75,9 @@ class Facts:
 
     max_length: int
     prompt: str | None = None
+    form: str = "text"
+    columns: dict[str, str] = field(default_factory=dict)
+    overflow: str = "truncate"
     base_model: str | None = None
     base_revision: str | None = None
     dataset: str | None = None
@@ -113,6 +121,16 @@ class Artifact:
         """The template that is put around every text; None for none."""
         return self.facts.prompt if self.facts is not None else None
 
+    @property
+    def form(self) -> str:
+        """What the model reads: `text`, `pair`, `binary` or `multiclass`."""
+        return self.facts.form if self.facts is not None else "text"
+
+    @property
+    def overflow(self) -> Overflow:
+        """What becomes of longer texts."""
+        return self.facts.overflow if self.facts is not None else "truncate"  # type: ignore[return-value]
+
     def tokenizer(self) -> Tokenizer:
         """The Rust tokenizer in the folder. Raises ModelError where it cannot be read."""
         from tokenizers import Tokenizer
@@ -150,6 +168,10 @@ def write_facts(folder: Path, facts: Facts) -> None:
         settings = {k: v for k, v in _json(path).items() if k not in LOADING_ONLY_KEYS}
         # transformers honours this key but does not save it: with it, pipeline() too reads "[SEP]" in a text as text.
         settings["split_special_tokens"] = True
+        config = _json(folder / CONFIG)
+        kinds = (config.get("text_config") or config).get("type_vocab_size") or 0
+        if facts.form == "pair" and kinds > 1:  # a tokenizer without a class of its own would not tell the texts apart
+            settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         atomic.write_json(path, settings)
 
 
@@ -164,6 +186,12 @@ def facts_of(document: dict[str, Any], *, where: str) -> Facts:
     prompt = document.get("prompt")
     if prompt is not None and (not isinstance(prompt, str) or prompt.count(PLACE) != 1):
         raise ModelError(f"{where}: its prompt does not hold {PLACE} once", hint="copy the model folder again")
+    for key, values in (("form", FORMS), ("overflow", OVERFLOWS)):
+        if document.get(key, values[0]) not in values:
+            raise ModelError(
+                f"{where}: {key} {document[key]!r} is not known to this textclf",
+                hint="update textclf: pipx upgrade textclf",
+            )
     known = Facts.__dataclass_fields__
     try:
         return Facts(**{key: value for key, value in document.items() if key in known})

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from textclf import atomic
 from textclf.artifact import folder as names
 from textclf.errors import ModelError
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnxruntime
 
-INPUTS = ("input_ids", "attention_mask")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""The last of them only in the graph of a model of text pairs that tells the two texts apart."""
 OUTPUT = "logits"
 
 SCHEMA_VERSION = 1
@@ -138,6 +140,17 @@ def open_session(folder: Path, kind: str = "fp32", *, threads: int = 1) -> onnxr
         ) from err
 
 
-def run(session: onnxruntime.InferenceSession, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-    """Logits of one batch: two int64 arrays (batch, tokens) to (batch, num_labels) float32."""
-    return session.run([OUTPUT], dict(zip(INPUTS, (input_ids, attention_mask), strict=True)))[0]  # type: ignore[no-any-return]
+def run(
+    session: onnxruntime.InferenceSession,
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    token_type_ids: np.ndarray | None = None,
+) -> np.ndarray:
+    """Logits of one batch: int64 arrays (batch, tokens) to (batch, num_labels) float32. What the graph has no input for
+    is left out."""
+    wanted = [one.name for one in session.get_inputs()]
+    given = zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True)
+    inputs = {name: values for name, values in given if name in wanted}
+    if token_type_ids is None and "token_type_ids" in wanted:  # single texts
+        inputs["token_type_ids"] = np.zeros_like(input_ids)
+    return session.run([OUTPUT], inputs)[0]  # type: ignore[no-any-return]

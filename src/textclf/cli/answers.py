@@ -42,6 +42,7 @@ class Layout:
     threshold: an answer with a lower score has no label.
     model: how the json document names the model.
     several: an answer is any number of labels; the threshold has been applied already.
+    form: what the model reads: `text`, `pair`, or for questions `binary` or `multiclass`.
     """
 
     format: str
@@ -50,6 +51,12 @@ class Layout:
     threshold: float | None = None
     model: str = ""
     several: bool = False
+    form: str = "text"
+
+    @property
+    def answers_questions(self) -> bool:
+        """Whether texts are questions with choices."""
+        return self.form in ("binary", "multiclass")
 
     def scores(self, prediction: Prediction) -> list[tuple[str | None, float]]:
         """Labels and scores, None in place of a label below the threshold."""
@@ -80,16 +87,27 @@ def _cells(prediction: Prediction, layout: Layout, field: Callable[[str], str]) 
     scores = layout.scores(prediction)
     if layout.several and layout.pairs is None:
         names = BETWEEN.join(field(label or "").replace(BETWEEN, r"\x7c") for label, _ in scores)
-        return [names, BETWEEN.join(f"{score:.6g}" for _, score in scores), field(prediction.text)]
+        return [names, BETWEEN.join(f"{score:.6g}" for _, score in scores), *_texts(prediction, field)]
     pairs = [cell for label, score in scores for cell in (field(label or ""), f"{score:.6g}")]
-    return [*pairs, field(prediction.text)]
+    if prediction.choices is not None:
+        # A question may have fewer choices than labels were asked for; columns stay where they are.
+        pairs += [""] * (2 * min(layout.pairs or 1, len(layout.labels)) - len(pairs))
+        return [*pairs, field(prediction.choice or "" if scores[0][0] else ""), field(prediction.text)]
+    return [*pairs, *_texts(prediction, field)]
+
+
+def _texts(prediction: Prediction, field: Callable[[str], str]) -> list[str]:
+    return [field(text) for text in (prediction.text, prediction.text_pair) if text is not None]
 
 
 def _csv_header(layout: Layout) -> str:
+    label = "answer" if layout.answers_questions else "label"
+    texts = ["choice", "question"] if layout.answers_questions else ["text"] + ["text_pair"] * (layout.form == "pair")
     if layout.pairs is None:
-        return _csv_record(["labels", "scores", "text"] if layout.several else ["label", "score", "text"])
+        scored = ["labels", "scores"] if layout.several else [label, "score"]
+        return _csv_record([*scored, *texts])
     count = min(layout.pairs, len(layout.labels))
-    return _csv_record([f"{name}_{rank}" for rank in range(1, count + 1) for name in ("label", "score")] + ["text"])
+    return _csv_record([f"{name}_{rank}" for rank in range(1, count + 1) for name in (label, "score")] + texts)
 
 
 def _csv_record(cells: Sequence[str]) -> str:
@@ -107,14 +125,32 @@ def _jsonl(prediction: Prediction, layout: Layout) -> str:
 
 
 def _object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
+    texts = {"text": prediction.text}
+    if prediction.text_pair is not None:
+        texts["text_pair"] = prediction.text_pair
     # Eight digits are all that a float32 has to say.
     if layout.several:
         scores_of = {label: float(f"{score:.8g}") for label, score in prediction.scores}
-        return {"text": prediction.text, "labels": list(prediction.labels), "scores": scores_of}
+        return {**texts, "labels": list(prediction.labels), "scores": scores_of}
     scores = [{"label": label, "score": float(f"{score:.8g}")} for label, score in layout.scores(prediction)]
+    if prediction.choices is not None:
+        return _question_object(prediction, layout)
     if layout.pairs is None:
-        return {"text": prediction.text, **scores[0]}
-    return {"text": prediction.text, "scores": scores}
+        return {**texts, **scores[0]}
+    return {**texts, "scores": scores}
+
+
+def _question_object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
+    label, score = layout.scores(prediction)[0]
+    return {
+        "question": prediction.text,
+        "choices": prediction.choices,
+        "answer": label,
+        "index": None if label is None else prediction.index,
+        "choice": None if label is None else prediction.choice,
+        "score": float(f"{score:.8g}"),
+        "scores": [float(f"{one:.8g}") for one in prediction.choice_scores or ()],
+    }
 
 
 def _document(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[str]:
@@ -147,7 +183,7 @@ def _table(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[
         return capture.get()
 
     def rows(prediction: Prediction) -> Iterator[str]:
-        text = terminal.safe(prediction.text[:_TABLE_TEXT])
+        text = terminal.safe(_in_table(prediction)[:_TABLE_TEXT])
         for label, score in layout.scores(prediction):
             name, style = ("-", "dim") if label is None else (names[label], "bold")
             yield row(name, f"{score:.3f}", text, style)
@@ -157,6 +193,13 @@ def _table(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[
 
     chunks = ("".join(line for prediction in window for line in rows(prediction)) for window in windows)
     return _after(row("label", "score", "text", "dim"), chunks, even_alone=False)
+
+
+def _in_table(prediction: Prediction) -> str:
+    """What stands beside a label: the text, both texts of a pair, or a question's best choice before it."""
+    if prediction.choice is not None:
+        return f"{prediction.choice}  <-  {prediction.text}"
+    return prediction.text if prediction.text_pair is None else f"{prediction.text}  |  {prediction.text_pair}"
 
 
 def _after(header: str, chunks: Iterable[str], *, even_alone: bool = True) -> Iterator[str]:

@@ -16,6 +16,7 @@ from textclf.cli.options import (
     LabelDelimiterOpt,
     RuntimeOpt,
     TextColumnOpt,
+    TextPairColumnOpt,
     names,
 )
 
@@ -33,6 +34,7 @@ def evaluate(
         typer.Option(help="train, validation or test. Default: test where there is one.", show_default=False),
     ] = None,
     text_column: TextColumnOpt = None,
+    text_pair_column: TextPairColumnOpt = None,
     label_column: LabelColumnOpt = None,
     label_delimiter: LabelDelimiterOpt = None,
     label_columns: LabelColumnsOpt = None,
@@ -61,6 +63,7 @@ def evaluate(
             dataset=dataset,
             split=split,
             text_column=text_column,
+            text_pair_column=text_pair_column,
             label_column=label_column,
             label_delimiter=label_delimiter,
             label_columns=names(label_columns),

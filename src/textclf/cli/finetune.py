@@ -14,14 +14,17 @@ from textclf.cli.options import (
     ColumnsOpt,
     DatasetOpt,
     DeviceOpt,
+    FormOpt,
     LabelColumnOpt,
     LabelColumnsOpt,
     LabelDelimiterOpt,
     MaxRowsOpt,
     MinLabelCountOpt,
     OtherLabelOpt,
+    ShuffleChoicesOpt,
     TestSizeOpt,
     TextColumnOpt,
+    TextPairColumnOpt,
     ValidationSizeOpt,
     names,
 )
@@ -56,6 +59,7 @@ def finetune(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run of the same name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a run would take: steps, time, memory.")] = False,
     text_column: TextColumnOpt = None,
+    text_pair_column: TextPairColumnOpt = None,
     label_column: LabelColumnOpt = None,
     label_delimiter: LabelDelimiterOpt = None,
     label_columns: LabelColumnsOpt = None,
@@ -66,6 +70,8 @@ def finetune(
     other_label: OtherLabelOpt = None,
     balance: BalanceOpt = None,
     max_rows: MaxRowsOpt = None,
+    form: FormOpt = None,
+    shuffle_choices: ShuffleChoicesOpt = None,
     head: Annotated[
         str | None,
         typer.Option(
@@ -151,8 +157,8 @@ def finetune(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="Picks the best checkpoint: accuracy, macro_f1, mcc, micro_f1, loss, ...  Default: accuracy, or "
-            "micro_f1 with several labels a text.",
+            help="Picks the best checkpoint: accuracy, macro_f1, mcc, micro_f1, loss, ...  Default: accuracy, "
+            "micro_f1 with several labels a text, question_accuracy of questions.",
             show_default=False,
             rich_help_panel=_LEARNING,
         ),
@@ -178,6 +184,14 @@ def finetune(
             help="Tokens read of a text. Default: by the texts, up to 512.", show_default=False, rich_help_panel=_MEMORY
         ),
     ] = None,
+    overflow: Annotated[
+        str | None,
+        typer.Option(
+            help="Longer texts: truncate, head-tail or window. Default: truncate.",
+            show_default=False,
+            rich_help_panel=_MEMORY,
+        ),
+    ] = None,
     micro_batch_size: Annotated[
         int | None, typer.Option(help="Texts per forward pass.", show_default=False, rich_help_panel=_MEMORY)
     ] = None,
@@ -201,9 +215,11 @@ def finetune(
         raise UsageError("--fast does not fine-tune, so --epochs says nothing", hint="give one of the two")
     flags = {
         "name": model, "tokenizer": tokenizer, "dataset": dataset, "text_column": text_column,
-        "label_column": label_column, "label_delimiter": label_delimiter, "label_columns": names(label_columns),
-        "columns": names(columns), "validation_size": validation_size, "test_size": test_size,
-        "min_label_count": min_label_count, "other_label": other_label, "balance": balance, "max_rows": max_rows,
+        "text_pair_column": text_pair_column, "label_column": label_column, "form": form,
+        "shuffle_choices": shuffle_choices, "overflow": overflow,
+        "label_delimiter": label_delimiter, "label_columns": names(label_columns), "columns": names(columns),
+        "validation_size": validation_size, "test_size": test_size, "min_label_count": min_label_count,
+        "other_label": other_label, "balance": balance, "max_rows": max_rows,
         "head": head, "head_hidden": head_hidden, "head_dropout": head_dropout, "freeze": freeze, "lora": lora,
         "layer_decay": layer_decay, "prompt": prompt, "epochs": 0.0 if fast else epochs,
         "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,

@@ -21,6 +21,27 @@ TextColumnOpt = Annotated[
         "--text-column", metavar="NAME", rich_help_panel=_PANEL, help="Column of the texts. Else found by name."
     ),
 ]
+TextPairColumnOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--text-pair-column", metavar="NAME", rich_help_panel=_PANEL,
+        help="Column of the second text, where a row is a pair. Found where names leave no doubt.",
+    ),
+]  # fmt: skip
+FormOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--form", metavar="FORM", rich_help_panel=_PANEL,
+        help="Questions with choices: multiclass (the answer is a letter) or binary (each choice, correct or not).",
+    ),
+]  # fmt: skip
+ShuffleChoicesOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--shuffle-choices", rich_help_panel=_PANEL, show_default=False,
+        help="Put the choices of training questions into a random order (multiclass).",
+    ),
+]  # fmt: skip
 LabelColumnOpt = Annotated[
     str | None,
     typer.Option(
@@ -97,7 +118,8 @@ def given(**options: Any) -> dict[str, Any]:
 
 def as_flags(options: dict[str, Any]) -> list[str]:
     """Options as words of a command line, for the next command to type."""
-    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", f"{value}")]
+    flags = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+    return [word for flag, value in flags.items() for word in ([flag] if value is True else [flag, f"{value}"])]
 
 
 DeviceOpt = Annotated[

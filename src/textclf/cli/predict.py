@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ import typer
 from textclf import atomic
 from textclf.cli import answers, terminal
 from textclf.cli.command import register
-from textclf.cli.options import DeviceOpt, RuntimeOpt, TextColumnOpt
+from textclf.cli.options import DeviceOpt, RuntimeOpt, TextColumnOpt, TextPairColumnOpt
 from textclf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def predict(
         typer.Option("--model", "-m", metavar="MODEL", help="MODEL; every argument is a FILE.", show_default=False),
     ] = None,
     text_column: TextColumnOpt = None,
+    text_pair_column: TextPairColumnOpt = None,
     format: Annotated[
         str | None,
         typer.Option(metavar="|".join(answers.FORMATS), help="Default: see above.", show_default=False),
@@ -61,6 +63,11 @@ def predict(
     empty text; or from files: txt (one per line), csv, tsv, jsonl, json,
     parquet, arrow, also with .gz or .zst.
 
+    A model of text pairs reads two texts a line with a tab between them, or
+    two columns. A model that answers questions reads lines of JSON,
+    {"question": ..., "choices": [...]}, or columns of these names (choices
+    also as choice1, choice2, ... or A, B, ...).
+
     MODEL may be left out. The first argument is a FILE when it is -, is the
     name of an existing file, or ends as data files do (.csv, .txt, ...).
 
@@ -76,6 +83,12 @@ def predict(
       jsonl  {"text", "label", "score"}, with --top-k
              {"text", "scores": [{"label", "score"}, ...]}.
       json   one document: {"model", "predictions": [...]}.
+
+    Beside "text" stands "text_pair" where there is one. A question gets
+    {"question", "choices", "answer", "index", "choice", "score", "scores"}:
+    the letter, position from 0 and text of its best choice, and the
+    probabilities of all in their order. In tsv and csv: letter, score,
+    choice, question.
 
     Runtimes. onnx and torch give the same labels; auto takes torch on a
     GPU, else onnx where the model has its graph. int8 (after textclf export
@@ -96,15 +109,25 @@ def predict(
     reference, paths = _model_and_files(named_model, [*([] if model is None else [model]), *(files or [])])
     destination = _destination(output, paths)
 
-    from textclf.inference import reading
+    from textclf.artifact import folder, hub
+    from textclf.inference import reading, runtimes
 
+    runtimes.check(runtime or "auto", device)
     stdin = sys.stdin.buffer if sys.stdin is not None else None
     # Input first: what is wrong with it is said at once, not after seconds of loading a model.
-    windows = reading.file_windows(paths, text_column=text_column, stdin=stdin)
+    columns = reading.Wanted(text_column=text_column, text_pair_column=text_pair_column)
+    reading.check_inputs(paths, columns, stdin=stdin)
+    artifact = folder.read(hub.locate(reference))
+    if text_pair_column is not None and artifact.form != "pair":
+        raise UsageError("--text-pair-column was given, but this model reads no pairs of texts")
+    trained_on = artifact.facts.columns if artifact.facts is not None else {}
+    windows = reading.file_windows(
+        paths, dataclasses.replace(columns, form=artifact.form, trained_on=trained_on), stdin=stdin
+    )
 
     from textclf.inference.prediction import load
 
-    predictor = load(reference, device=device, runtime=runtime or "auto")
+    predictor = load(artifact.folder, device=device, runtime=runtime or "auto")
     if reading.STDIN in paths and stdin is not None and stdin.isatty():
         terminal.say("reading texts from the terminal, one per line; Ctrl-D ends")
     count = _Count()
@@ -116,12 +139,13 @@ def predict(
         threshold=threshold,
         model=predictor.name,
         several=predictor.artifact.label_set.multi,
+        form=predictor.artifact.form,
     )
     encoding = sys.stdout.encoding if wanted == "table" and destination is None and sys.stdout is not None else "utf-8"
     with _writer(destination) as write:
         for chunk in answers.written(predictions, layout):
             write(chunk.encode(encoding, "backslashreplace"))
-    count.say(predictor.artifact.max_length)
+    count.say(predictor.artifact.max_length, predictor.artifact.overflow)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -142,12 +166,20 @@ class _Count:
             self.truncated += sum(prediction.truncated for prediction in window)
             yield window
 
-    def say(self, max_length: int) -> None:
+    def say(self, max_length: int, overflow: str) -> None:
         if self.truncated and (terminal.settings.verbose or (sys.stderr is not None and sys.stderr.isatty())):
             terminal.say(
                 f"{self.truncated:,} of {self.texts:,} texts are longer than the {max_length:,} tokens "
-                "that the model reads; their end was not seen"
+                f"that the model reads{FATES[overflow]}"
             )
+
+
+FATES = {
+    "truncate": "; their end was not seen",
+    "head-tail": "; their middle was not seen",
+    "window": " at once; they were read in overlapping windows",
+}
+"""What became of longer texts."""
 
 
 def _check_device(name: str) -> None:

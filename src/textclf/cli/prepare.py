@@ -13,14 +13,17 @@ from textclf.cli.options import (
     BalanceOpt,
     ColumnsOpt,
     DatasetOpt,
+    FormOpt,
     LabelColumnOpt,
     LabelColumnsOpt,
     LabelDelimiterOpt,
     MaxRowsOpt,
     MinLabelCountOpt,
     OtherLabelOpt,
+    ShuffleChoicesOpt,
     TestSizeOpt,
     TextColumnOpt,
+    TextPairColumnOpt,
     ValidationSizeOpt,
     as_flags,
     given,
@@ -52,6 +55,7 @@ def add_to(app: typer.Typer) -> None:
 def prepare(
     dataset: DatasetOpt = None,
     text_column: TextColumnOpt = None,
+    text_pair_column: TextPairColumnOpt = None,
     label_column: LabelColumnOpt = None,
     label_delimiter: LabelDelimiterOpt = None,
     label_columns: LabelColumnsOpt = None,
@@ -62,6 +66,8 @@ def prepare(
     other_label: OtherLabelOpt = None,
     balance: BalanceOpt = None,
     max_rows: MaxRowsOpt = None,
+    form: FormOpt = None,
+    shuffle_choices: ShuffleChoicesOpt = None,
     model: ModelOpt = None,
 ) -> None:
     """Read a data set, check it, split it and keep it ready for training."""
@@ -69,8 +75,9 @@ def prepare(
     from textclf.data.preparation import prepare as run
 
     options = given(
-        dataset=dataset, text_column=text_column, label_column=label_column, label_delimiter=label_delimiter,
-        label_columns=label_columns, columns=columns, validation_size=validation_size, test_size=test_size,
+        dataset=dataset, text_column=text_column, text_pair_column=text_pair_column, label_column=label_column,
+        label_delimiter=label_delimiter, label_columns=label_columns, columns=columns, form=form,
+        shuffle_choices=shuffle_choices, validation_size=validation_size, test_size=test_size,
         min_label_count=min_label_count, other_label=other_label, balance=balance, max_rows=max_rows,
     )  # fmt: skip
     prepared = run(config.build({"data": options}, where="prepare").data)
@@ -89,11 +96,11 @@ def prepare(
 
 def _lengths(prepared: Prepared, model: str) -> np.ndarray:
     from textclf.artifact import hub
-    from textclf.data.encoding import encode
+    from textclf.data.encoding import encode_rows
     from textclf.model.tokenizer import backend, load_tokenizer
 
     tokenizer = backend(load_tokenizer(hub.fetch_tokenizer(model)))
-    return encode(prepared.rows("train").text_column, tokenizer).lengths
+    return encode_rows(prepared.rows("train"), tokenizer).lengths
 
 
 def _document(prepared: Prepared, lengths: np.ndarray | None) -> dict[str, Any]:
@@ -108,7 +115,9 @@ def _document(prepared: Prepared, lengths: np.ndarray | None) -> dict[str, Any]:
         "folder": str(prepared.folder),
         "fingerprint": prepared.fingerprint,
         "from_cache": prepared.from_cache,
+        "form": prepared.form,
         "text_column": prepared.text_column,
+        "text_pair_column": prepared.text_pair_column,
         "label_column": prepared.label_column,
         "labels": list(prepared.label_set.names),
         "kind": prepared.label_set.kind,

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from textclf.evaluation.evaluation import EvalReport
+    from textclf.evaluation.questions import QuestionReport
     from textclf.metrics import LabelErrors
     from textclf.training.estimate import Estimate
 
 SHOWN_METRICS = {
+    "question_accuracy": "question accuracy",
     "accuracy": "accuracy",
     "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
@@ -41,6 +43,13 @@ SHOWN_METRICS = {
 }
 """Metrics in the order of their interest, and what they are called."""
 
+FATES = {
+    "truncate": "lost their end",
+    "head-tail": "lost their middle",
+    "window": "were read in overlapping windows",
+}
+"""What became of texts that are longer than the model reads, by model.overflow."""
+
 MOST_ROWS = 25
 """Rows of a table on a terminal; the rest is counted, and `--json` holds all."""
 
@@ -59,6 +68,9 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
 def show_report(report: EvalReport) -> None:
     """An evaluation on stdout: metrics, labels from the worst, the largest confusions."""
     console = terminal.out()
+    if report.questions is not None:
+        console.print(_questions_table(report.questions))
+        _say_rest(len(report.questions.subjects), "subjects")
     console.print(metrics_table({report.split: report.metrics.as_dict()}))
     labels = new_table("label", "precision", "recall", "F1", "texts", "predicted", caption="labels, lowest F1 first")
     ranked = sorted(report.per_label, key=lambda one: (one.f1 is None, one.f1 or 0.0, one.label))
@@ -84,7 +96,8 @@ def show_report(report: EvalReport) -> None:
         )
     if report.truncated:
         terminal.say(
-            f"{report.truncated:,} of {report.metrics.rows:,} texts are longer than the model reads and lost their end"
+            f"{report.truncated:,} of {report.metrics.rows:,} texts are longer than the model reads at once "
+            f"and {FATES[report.overflow]}"
         )
 
 
@@ -101,6 +114,23 @@ def _show_label_errors(errors: Sequence[LabelErrors]) -> None:
         for one in added:
             table.add_row(foreign(one.label), f"{one.added:,}", f"{one.added_share or 0:.1%}")
         terminal.out().print(table)
+
+
+def _questions_table(report: QuestionReport) -> Table:
+    """Question accuracy beside chance: of all questions, and of each subject, the worst first."""
+    table = new_table(
+        "questions",
+        "accuracy",
+        "95 % interval",
+        "chance",
+        "questions",
+        caption="questions answered by their best choice",
+    )
+    ranked = sorted(report.subjects.items(), key=lambda item: (item[1].accuracy, item[0]))
+    for name, one in (("all", report.all), *ranked[:MOST_ROWS]):
+        interval = f"{one.low:.3f} to {one.high:.3f}"
+        table.add_row(foreign(name), f"{one.accuracy:.4f}", interval, f"{one.chance:.3f}", f"{one.questions:,}")
+    return table
 
 
 def show_estimate(estimate: Estimate) -> None:

@@ -26,11 +26,13 @@ class Batch:
 
     input_ids, attention_mask: (batch, tokens) int64, the mask 1 on real tokens.
     rows: (batch,) int64, positions in the encoded split.
+    token_type_ids: (batch, tokens) int64, of pairs of texts; None for single texts.
     """
 
     input_ids: np.ndarray
     attention_mask: np.ndarray
     rows: np.ndarray
+    token_type_ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,7 +54,7 @@ class Packed:
     input_ids: (tokens,) int64, row after row. position_ids: (tokens,) int64, counted from 0 in each text.
     text: (tokens,) int64, which text of the batch a token belongs to, -1 for padding. No token may attend to
     one of another text. starts, lengths: (batch,) int64, where each text lies. blocks: the rows by width.
-    rows: (batch,) int64, positions in the encoded split.
+    rows: (batch,) int64, positions in the encoded split. token_type_ids: (tokens,) int64, of pairs; else None.
     """
 
     input_ids: np.ndarray
@@ -62,6 +64,7 @@ class Packed:
     lengths: np.ndarray
     blocks: tuple[Block, ...]
     rows: np.ndarray
+    token_type_ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,7 +134,10 @@ def collate(encoded: Encoded, rows: np.ndarray, *, pad_id: int) -> Batch:
         ids = encoded.row(row)
         input_ids[position, : len(ids)] = ids
         mask[position, : len(ids)] = 1
-    return Batch(input_ids, mask, rows)
+    types = None
+    if encoded.second is not None:
+        types = (np.arange(width) >= encoded.second[rows][:, np.newaxis]) * mask  # 0 on padding, as tokenizers pad
+    return Batch(input_ids, mask, rows, types)
 
 
 def packed_batches(
@@ -186,7 +192,10 @@ def pack(encoded: Encoded, rows: np.ndarray, *, pad_id: int) -> Packed:
     for width, count in zip(*np.unique(ordered, return_counts=True), strict=True):
         blocks.append(Block(start, int(count), int(width)))
         start += int(width * count)
-    return Packed(input_ids, position_ids, text_of, starts, lengths, tuple(blocks), rows)
+    types = None
+    if encoded.second is not None:
+        types = ((text_of >= 0) & (position_ids >= encoded.second[rows][text_of])).astype(np.int64)
+    return Packed(input_ids, position_ids, text_of, starts, lengths, tuple(blocks), rows, types)
 
 
 def padding_waste(passes: Iterable[Batch | Packed]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -11,12 +12,13 @@ class Entry:
     """A known data set.
 
     repo, config: its id on the Hub.
-    min_label_count: what data.min_label_count is for this set unless the user says otherwise.
+    min_label_count, form: what data.min_label_count and data.form are for this set unless the user says otherwise.
     """
 
     repo: str
     config: str | None = None
     min_label_count: int | None = None
+    form: Literal["binary", "multiclass"] | None = None
 
 
 CATALOG = {
@@ -25,6 +27,8 @@ CATALOG = {
     "tweet_eval/hate": Entry("cardiffnlp/tweet_eval", "hate"),
     "tweet_eval/irony": Entry("cardiffnlp/tweet_eval", "irony"),
     "tweet_eval/emotion": Entry("cardiffnlp/tweet_eval", "emotion"),
+    "mmlu/binary": Entry("cais/mmlu", "all", form="binary"),
+    "mmlu/multiclass": Entry("cais/mmlu", "all", form="multiclass"),
     # 10 labels of about 5,000 rows, and 28,631 labels of one row each.
     "scientific": Entry("knowledgator/Scientific-text-classification", min_label_count=100),
 }

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from textclf.data.label_lists import LISTS
-from textclf.data.rows import Rows, codes, label_names
+from textclf.data.rows import PAIR, Rows, codes, label_names
 from textclf.errors import DataError
 
 
@@ -62,14 +62,23 @@ def cap_labels(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
 def fill_empty(rows: Rows) -> Rows:
     """All rows, with an empty text where the source has none."""
     table = rows.table
-    filled = pc.fill_null(table.column("text"), pa.scalar("", pa.large_string()))
-    return Rows(table.set_column(table.schema.get_field_index("text"), "text", filled), rows.label_order)
+    for name in _text_columns(rows):
+        filled = pc.fill_null(table.column(name), pa.scalar("", pa.large_string()))
+        table = table.set_column(table.schema.get_field_index(name), name, filled)
+    return Rows(table, rows.label_order)
 
 
 def empty(rows: Rows) -> np.ndarray:
-    """Which texts are missing or only white space: (rows,) bool."""
-    text = pc.fill_null(rows.table.column("text"), pa.scalar("", pa.large_string()))
-    return _mask(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(text)), 0))
+    """Which texts, or either text of a pair, are missing or only white space: (rows,) bool."""
+    blank = np.zeros(len(rows), dtype=bool)
+    for name in _text_columns(rows):
+        text = pc.fill_null(rows.table.column(name), pa.scalar("", pa.large_string()))
+        blank |= _mask(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(text)), 0))
+    return blank
+
+
+def _text_columns(rows: Rows) -> list[str]:
+    return ["text"] if rows.pair_column is None else ["text", PAIR]
 
 
 def label_counts(rows: Rows) -> Counter[str]:

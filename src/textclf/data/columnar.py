@@ -29,19 +29,21 @@ def read_parquet(file: DataFile) -> Records:
     return Records(file.name, tuple(schema.names), column, class_names(schema))
 
 
-def stream_parquet(file: DataFile, choose: Callable[[Records], str]) -> Iterator[Records]:
-    """The chosen column, so many rows at a time."""
+def stream_parquet(file: DataFile, choose: Callable[[Records], tuple[str, ...]]) -> Iterator[Records]:
+    """The chosen columns, so many rows at a time."""
     from pyarrow import parquet
 
     # Not memory-mapped: mapped pages would count as memory of this process.
     reader = parquet.ParquetFile(_source(file), buffer_size=1 << 16)
     head = read_parquet(file)
-    name = choose(head)
-    if head.names.count(name) != 1 or not reader.metadata.num_rows:
+    names = choose(head)
+    if any(head.names.count(name) != 1 for name in names) or not reader.metadata.num_rows:
         yield head  # which says what is wrong
         return
-    for batch in reader.iter_batches(batch_size=ROWS, columns=[name], use_pandas_metadata=False):
-        yield _part(head, pa.Table.from_batches([batch]), name)
+    start = 0
+    for batch in reader.iter_batches(batch_size=ROWS, columns=list(names), use_pandas_metadata=False):
+        yield _part(head, pa.Table.from_batches([batch]), start)
+        start += len(batch)
 
 
 def read_arrow(file: DataFile) -> Records:
@@ -55,21 +57,22 @@ def read_arrow(file: DataFile) -> Records:
     return Records(file.name, tuple(table.schema.names), column, class_names(table.schema))
 
 
-def stream_arrow(file: DataFile, choose: Callable[[Records], str]) -> Iterator[Records]:
-    """The chosen column, so many rows at a time."""
+def stream_arrow(file: DataFile, choose: Callable[[Records], tuple[str, ...]]) -> Iterator[Records]:
+    """The chosen columns, so many rows at a time."""
     head = read_arrow(file)  # mapped: its pages come and go
-    name = choose(head)
+    names = choose(head)
     table = _open_arrow(file).read_all()
-    if head.names.count(name) != 1 or not table.num_rows:
+    if any(head.names.count(name) != 1 for name in names) or not table.num_rows:
         yield head
         return
-    table = table.select([name])
+    table = table.select(list(names))
     for start in range(0, table.num_rows, ROWS):
-        yield _part(head, table.slice(start, ROWS), name)
+        yield _part(head, table.slice(start, ROWS), start)
 
 
-def _part(head: Records, table: pa.Table, name: str) -> Records:
-    return Records(head.file, head.names, lambda _: _checked(table.column(name)), head.class_names)
+def _part(head: Records, table: pa.Table, start: int) -> Records:
+    numbers = list(range(start + 1, start + 1 + table.num_rows))
+    return Records(head.file, head.names, lambda name: _checked(table.column(name)), head.class_names, numbers)
 
 
 def _source(file: DataFile) -> object:

@@ -14,6 +14,7 @@ from pyarrow import types
 
 from textclf.data import label_lists
 from textclf.data.files import Column, Records
+from textclf.data.forms import find_questions
 from textclf.data.rows import Rows, concatenate, make_rows
 from textclf.errors import DataError
 
@@ -27,12 +28,13 @@ LABEL_NAMES = (
     "emotion", "answer", "label_text", "label_name", "class_name", "output",
 )  # fmt: skip
 
-_COMPANIONS = {
-    "sentence": ("question", "sentence1", "sentence2"),
-    "question": ("choices", "options", "sentence", "context", "passage", "question1", "question2"),
-    "text": ("text_pair", "text1", "text2"),
-}
-"""A text beside one of these is half of a task: a pair of texts, or a question with choices."""
+_PAIRS = (
+    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("text", "text_pair"),
+    ("text1", "text2"),
+)  # fmt: skip
+"""Column names of two texts that are surely meant as a pair."""
+_COMPANIONS = {"sentence": ("question",), "question": ("sentence", "context", "passage")}
+"""A text beside one of these is likely half of a pair; which comes first is for the user to say."""
 _NAMES_OF_IDS = ("{}_text", "{}_name", "{}_str")
 """Where sets in the manner of MTEB and SetFit keep the names of an integer column `{}`."""
 _INDEX = re.compile(r"(unnamed: \d+|__index_level_\d+__|index|idx|)", re.IGNORECASE)
@@ -47,6 +49,7 @@ class Choice:
     """The columns of a data set.
 
     names_column: the names of an integer `label` column, where they stand beside it.
+    pair: the second texts, None for single texts.
     several: rows have any number of labels, in lists; in one text with a `delimiter` between them; or in
         `indicators`, one column of 0 and 1 for each label, and then `label` is the first of those.
     """
@@ -54,6 +57,7 @@ class Choice:
     text: str
     label: str
     names_column: str | None = None
+    pair: str | None = None
     several: bool = False
     delimiter: str | None = None
     indicators: tuple[str, ...] = ()
@@ -76,34 +80,41 @@ def choose(
     label_column: str | None,
     label_delimiter: str | None = None,
     label_columns: tuple[str, ...] | None = None,
+    text_pair_column: str | None = None,
 ) -> Choice:
     """Find the columns by name, unless told. Raises DataError, listing the columns, when unsure."""
     names = records.names
     if not names:
         raise DataError(f"{records.file} holds no rows")
     if label_columns is not None:
-        return _indicators(records, text_column, label_columns)
-    for flag, given in (("--text-column", text_column), ("--label-column", label_column)):
+        return _indicators(records, text_column, text_pair_column, label_columns)
+    told = {"--text-column": text_column, "--text-pair-column": text_pair_column, "--label-column": label_column}
+    for flag, given in told.items():
         if given is not None:
-            _require(records, given, flag)
-    if text_column is not None and text_column == label_column:
-        raise DataError(f"{records.file}: column {text_column!r} cannot be both the text and the label")
-    text = text_column or _find(names, TEXT_NAMES, other=label_column)
-    label = label_column or _find(names, LABEL_NAMES, other=text) or _declared_class(records, text)
-    useful = [name for name in names if not _INDEX.fullmatch(name.strip())]
+            require(records, given, flag)
+    twice = [given for given in told.values() if given is not None and list(told.values()).count(given) > 1]
+    if twice:
+        raise DataError(f"{records.file}: column {twice[0]!r} cannot be both the text and the label, nor both texts")
+    pair = text_pair_column
+    if text_column is None and pair is None:
+        text_column, pair = find_pair(names, label_column)
+    text = text_column or _find([name for name in names if name != pair], TEXT_NAMES, other=label_column)
+    label = label_column or _find([name for name in names if name != pair], LABEL_NAMES, other=text)
+    label = label or _declared_class(records, text)
+    useful = [name for name in names if not _INDEX.fullmatch(name.strip()) and name != pair]
     if len(useful) == 2:
         text = text or next((name for name in useful if name != label and label), None)
         label = label or next((name for name in useful if name != text and text), None)
-    if text_column is None and text is not None:
+    if text_column is None and text is not None and pair is None:
         _refuse_half(records, text)
     if text is None or label is None:
         raise _unsure(records, text, label)
-    _require(records, text, "--text-column")
-    _require(records, label, "--label-column")
+    require(records, text, "--text-column")
+    require(records, label, "--label-column")
     if label_delimiter is not None or label_lists.holds_lists(records.column(label)):
-        return Choice(text, label, several=True, delimiter=label_delimiter)
+        return Choice(text, label, pair=pair, several=True, delimiter=label_delimiter)
     names_column = None if label_column is not None or label in records.class_names else _names_column(records, label)
-    return Choice(text, label, names_column)
+    return Choice(text, label, names_column, pair)
 
 
 def read_rows(
@@ -117,14 +128,17 @@ def read_rows(
     parts = []
     labelled = any(source in part.names for part in records for source in choice.label_sources)
     for part in records:
-        _require(part, choice.text, "--text-column")
+        require(part, choice.text, "--text-column")
         for source in choice.label_sources if labelled else ():
-            _require(part, source, "--label-columns" if choice.indicators else "--label-column")
+            require(part, source, "--label-columns" if choice.indicators else "--label-column")
         texts = _texts(part, choice.text, notes)
+        pairs = None
+        if choice.pair is not None:
+            require(part, choice.pair, "--text-pair-column")
+            pairs = _texts(part, choice.pair, notes)
         labels, declared = _labels(part, choice, len(texts))
-        parts.append(
-            make_rows(texts, labels, file=part.file, label_order=label_order or declared, row_numbers=part.numbers)
-        )
+        order = label_order or declared
+        parts.append(make_rows(texts, labels, pairs=pairs, file=part.file, label_order=order, row_numbers=part.numbers))
     return concatenate(parts), notes
 
 
@@ -145,17 +159,23 @@ def order_of_names(records: Iterable[Records], choice: Choice) -> tuple[str, ...
     return tuple(names[number] for number in sorted(names)) if len(set(names.values())) == len(names) else None
 
 
-def _indicators(records: Records, text_column: str | None, names: tuple[str, ...]) -> Choice:
+def _indicators(records: Records, text_column: str | None, pair: str | None, names: tuple[str, ...]) -> Choice:
     for name in names:
-        _require(records, name, "--label-columns")
+        require(records, name, "--label-columns")
     others = [name for name in records.names if name not in names and not _INDEX.fullmatch(name.strip())]
+    if text_column is None and pair is None:
+        text_column, pair = find_pair(others)
+    if pair is not None:
+        require(records, pair, "--text-pair-column")
+    others = [name for name in others if name != pair]
     text = text_column or _find(others, TEXT_NAMES, other=None) or (others[0] if len(others) == 1 else None)
     if text is None:
         raise _unsure(records, text, names[0])
-    _require(records, text, "--text-column")
-    if text in names:
-        raise DataError(f"{records.file}: column {text!r} cannot be both the text and a label")
-    return Choice(text, names[0], several=True, indicators=names)
+    require(records, text, "--text-column")
+    if text in names or pair in names:
+        used = text if text in names else pair
+        raise DataError(f"{records.file}: column {used!r} cannot be both the text and a label")
+    return Choice(text, names[0], pair=pair, several=True, indicators=names)
 
 
 # --- which columns ----------------------------------------------------------------------------------------------
@@ -167,6 +187,15 @@ def _find(names: Sequence[str], known: Sequence[str], *, other: str | None) -> s
         if name != other:
             by_lower.setdefault(name.strip().lower(), name)
     return next((by_lower[name] for name in known if name in by_lower), None)
+
+
+def find_pair(names: Sequence[str], label: str | None = None) -> tuple[str | None, str | None]:
+    """The columns of both texts, where their names leave no doubt."""
+    for first, second in _PAIRS:
+        found = (_find(names, (first,), other=label), _find(names, (second,), other=label))
+        if None not in found:
+            return found
+    return None, None
 
 
 def _declared_class(records: Records, text: str | None) -> str | None:
@@ -185,17 +214,24 @@ def _names_column(records: Records, label: str) -> str | None:
 
 
 def _refuse_half(records: Records, text: str) -> None:
-    lower = {name.strip().lower() for name in records.names}
+    if find_questions(records) is not None:
+        raise DataError(
+            f"{records.file}: questions with choices; say how a model should read them",
+            hint="--form multiclass (question and choices together, the answer a letter) or --form binary (each choice "
+            f"by itself, correct or not); to classify by {text!r} alone: --text-column {text}",
+        )
+    lower = {name.strip().lower(): name for name in records.names}
     beside = [name for name in _COMPANIONS.get(text.strip().lower(), ()) if name in lower]
     if beside:
         raise DataError(
-            f"{records.file}: column {text!r} stands beside {beside[0]!r}; "
-            "pairs of texts and questions with choices are not classified in this version",
-            hint=f"to classify by {text!r} alone, say so: --text-column {text}",
+            f"{records.file}: column {text!r} stands beside {lower[beside[0]]!r}; are they pairs of texts?",
+            hint=f"if so: --text-column {text} --text-pair-column {lower[beside[0]]}; "
+            f"to classify by {text!r} alone: --text-column {text}",
         )
 
 
-def _require(records: Records, column: str, flag: str) -> None:
+def require(records: Records, column: str, flag: str) -> None:
+    """Raise DataError, with the nearest name, unless there is one column of this name."""
     count = records.names.count(column)
     if count == 1:
         return

@@ -23,7 +23,7 @@ def read_csv(file: DataFile, columns: tuple[str, ...] | None) -> Records:
         return _joined(layout, _tables(layout, blocks))
 
 
-def stream_csv(file: DataFile, choose: Callable[[Records], str]) -> Iterator[Records]:
+def stream_csv(file: DataFile, choose: Callable[[Records], tuple[str, ...]]) -> Iterator[Records]:
     """The file block by block."""
     with translated(file), opened(file) as stream:
         layout, blocks = _opened_csv(file, stream, None)

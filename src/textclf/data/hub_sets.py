@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from textclf.data.catalog import CATALOG, nearest
 from textclf.data.files import Records
+from textclf.data.forms import Form
 from textclf.data.splits import assign_splits, no_known_split
 from textclf.errors import DataError, HubError
 
@@ -30,6 +31,7 @@ class HubSource:
     config: str | None
     revision: str | None
     min_label_count: int | None = None
+    form: Form | None = None
     loaded: DatasetDict | None = field(default=None, repr=False)
     """Loaded already where that was the only way to learn the revision."""
     notes: tuple[str, ...] = ()
@@ -111,7 +113,7 @@ def _from_cache(
         ) from err
     revision = _cached_revision(loaded)
     note = f"{reason}: read from the cache of `datasets`, commit {revision or 'unknown'}"
-    return HubSource(name, repo, config, revision, min_label_count, loaded, (note,))
+    return HubSource(name, repo, config, revision, min_label_count, loaded=loaded, notes=(note,))
 
 
 def _load(repo: str, config: str | None, revision: str | None) -> DatasetDict:

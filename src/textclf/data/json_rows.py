@@ -30,7 +30,7 @@ def read_json(file: DataFile) -> Records:
     return _json_list(file, document if isinstance(document, list) else _rows_within(file, document))
 
 
-def stream_json(file: DataFile, choose: Callable[[Records], str]) -> Iterator[Records]:
+def stream_json(file: DataFile, choose: Callable[[Records], tuple[str, ...]]) -> Iterator[Records]:
     """The file block by block where it has one object a line, else whole. The first block shows the columns."""
     with translated(file), opened(file) as stream:
         start = checked_start(file, stream.read(BLOCK))
@@ -43,20 +43,20 @@ def stream_json(file: DataFile, choose: Callable[[Records], str]) -> Iterator[Re
 
 
 def _streamed(
-    file: DataFile, lines: Iterator[tuple[int, bytes]], choose: Callable[[Records], str]
+    file: DataFile, lines: Iterator[tuple[int, bytes]], choose: Callable[[Records], tuple[str, ...]]
 ) -> Iterator[Records]:
-    name: str | None = None
+    names: tuple[str, ...] | None = None
     columns, size = _Columns(), 0
     for number, line in lines:
         row = _row(file, number, line)
-        columns.add(row if name is None else {name: row.get(name)}, number)
+        columns.add(row if names is None else {name: row.get(name) for name in names}, number)
         size += len(line)
         if size >= BLOCK:
-            name = name or choose(columns.records(file))
+            names = names or choose(columns.records(file))
             yield columns.records(file)
             columns, size = _Columns(), 0
-    if columns.numbers or name is None:
-        if name is None:
+    if columns.numbers or names is None:
+        if names is None:
             choose(columns.records(file))
         yield columns.records(file)
 

@@ -13,6 +13,7 @@ from typing import Any
 from textclf import atomic
 from textclf.data import files
 from textclf.data.files import DataFile, Records, data_file
+from textclf.data.forms import Form
 from textclf.data.records import read_records
 from textclf.data.rows import SPLIT_NAMES
 from textclf.data.splits import assign_splits, no_known_split
@@ -38,6 +39,7 @@ class LocalSource:
     repository: str | None = None
     revision: str | None = None
     min_label_count: int | None = None
+    form: Form | None = None
 
     def identity(self) -> str:
         digest = hashlib.sha256()

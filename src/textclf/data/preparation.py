@@ -17,9 +17,11 @@ import pyarrow as pa
 
 from textclf import atomic, config, paths
 from textclf.config import DataConfig
-from textclf.data import cleaning, columns, quality
+from textclf.data import cleaning, columns, forms, quality
+from textclf.data.choices import VERDICTS
+from textclf.data.files import Records
 from textclf.data.quality import Finding
-from textclf.data.rows import SPLIT_NAMES, SPLITS, TEXT_ID, Rows, number_texts, spelled
+from textclf.data.rows import PAIR, SPLIT_NAMES, SPLITS, TEXT_ID, Rows, number_texts, spelled
 from textclf.data.sources import Source, open_source
 from textclf.errors import DataError, UsageError
 from textclf.labels import LabelSet, in_natural_order
@@ -53,6 +55,8 @@ class Prepared:
     fingerprint: SHA-256 of the content (texts, labels, splits, order of the labels), wherever it came from.
     repository, revision: id and commit on the Hub, or None.
     steps: what was read and cut, in words.
+    form: how rows are shown to a model: `text`, `pair`, or for questions with choices `binary` or `multiclass`.
+    text_pair_column: column of the second texts of pairs.
     from_cache: whether an earlier preparation was taken.
     """
 
@@ -70,6 +74,8 @@ class Prepared:
     findings: tuple[Finding, ...]
     steps: tuple[str, ...]
     from_cache: bool
+    form: str = "text"
+    text_pair_column: str | None = None
 
     def rows(self, split: str) -> Rows:
         """The rows of one split; texts and labels are never null. Raises UsageError for a split that is not there."""
@@ -104,26 +110,38 @@ def read_labelled(
     dataset: str | Path,
     *,
     text_column: str | None = None,
+    text_pair_column: str | None = None,
     label_column: str | None = None,
     label_delimiter: str | None = None,
     label_columns: tuple[str, ...] | None = None,
     columns: tuple[str, ...] | None = None,
+    form: str = "text",
     split: str = "test",
 ) -> Rows:
     """The labelled rows of one split of a data set, as the source has them, for measuring a model on other data.
 
     A lone file, which has no splits, gives all its rows. Rows without label are left out with a warning; an
-    empty text is kept. Raises DataError when the source has splits but not this one, or no label at all.
+    empty text is kept. form: what the model reads, as in `Prepared`. Raises DataError when the source has splits
+    but not this one, no label at all, or single texts where the model reads pairs.
     """
     source = open_source(str(dataset))
     wanted = DataConfig(
         text_column=text_column,
+        text_pair_column=text_pair_column,
         label_column=label_column,
         label_delimiter=label_delimiter,
         label_columns=label_columns,
         columns=columns,
     )
-    reading = _read(source, wanted)
+    question_form: forms.Form | None = "binary" if form == "binary" else "multiclass" if form == "multiclass" else None
+    reading = _read(source, wanted, question_form)
+    if form in ("text", "pair") and (reading.choice.pair is not None) != (form == "pair"):
+        raise DataError(
+            f"{source.name} has single texts; this model reads pairs of texts"
+            if form == "pair"
+            else f"{source.name} has pairs of texts; this model reads single texts",
+            hint="name the columns with --text-column" + (" and --text-pair-column" if form == "pair" else ""),
+        )
     name = SPLIT_NAMES.get(split, split) if source.has_splits else "train"
     if name not in reading.splits:
         raise DataError(f"{source.name} has no {split} split; it has {', '.join(reading.splits)}")
@@ -133,7 +151,8 @@ def read_labelled(
         raise DataError(f"{source.name}: no row has a label in column {reading.choice.label_source!r}")
     if len(labelled) < len(rows):
         logger.warning("%s: %s rows without label are left out", source.name, f"{len(rows) - len(labelled):,}")
-    return cleaning.fill_empty(labelled)
+    filled = cleaning.fill_empty(labelled)
+    return forms.formed(filled, question_form) if question_form is not None else filled
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -151,13 +170,16 @@ def _config(dataset: str | Path | DataConfig, settings: Mapping[str, Any]) -> Da
     return config.build({"data": base}, {"data": dict(settings)}, where="prepare").data
 
 
-def _read(source: Source, wanted: DataConfig) -> _Reading:
-    """The rows of each split of the source, with the columns found or told."""
+def _read(source: Source, wanted: DataConfig, form: forms.Form | None) -> _Reading:
+    """The rows of each split, with the columns found or told; questions as `read_questions` gives them."""
     records = source.records(wanted.columns)
     first = records.get("train") or next(iter(records.values()))
+    if form is not None:
+        return _read_questions(source, records, first[0], wanted)
     choice = columns.choose(
         first[0],
         text_column=wanted.text_column,
+        text_pair_column=wanted.text_pair_column,
         label_column=wanted.label_column,
         label_delimiter=wanted.label_delimiter,
         label_columns=wanted.label_columns,
@@ -176,10 +198,27 @@ def _read(source: Source, wanted: DataConfig) -> _Reading:
     return _Reading(splits, choice, tuple(steps))
 
 
+def _read_questions(
+    source: Source, records: Mapping[str, list[Records]], first: Records, wanted: DataConfig
+) -> _Reading:
+    found = forms.require_questions(first, text_column=wanted.text_column, label_column=wanted.label_column)
+    steps = [*source.notes]
+    splits = {}
+    for split, parts in records.items():
+        steps += [note for part in parts for note in part.notes]
+        splits[split] = forms.read_questions(parts, found)
+        steps.append(f"read {len(splits[split]):,} questions of {split} from {_files(parts)}")
+    assert found.answer is not None
+    listed = ", ".join(map(repr, found.choices))
+    steps.append(f"questions are in column {found.question!r}, choices in {listed}, answers in {found.answer!r}")
+    return _Reading(splits, columns.Choice(found.question, found.answer), tuple(steps))
+
+
 def _said(choice: columns.Choice) -> str:
     named = f", their order from {choice.label!r}" if choice.names_column is not None else ""
     several = ", any number of them a row" if choice.several else ""
-    return f"texts are in column {choice.text!r}, labels in {choice.label_source!r}{named}{several}"
+    pairs = f" and {choice.pair!r}, in pairs" if choice.pair is not None else ""
+    return f"texts are in column {choice.text!r}{pairs}, labels in {choice.label_source!r}{named}{several}"
 
 
 def _files(parts: list[Any]) -> str:
@@ -204,7 +243,8 @@ class _Log:
 
 
 def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Prepared:
-    reading = _read(source, wanted)
+    form = wanted.form or source.form
+    reading = _read(source, wanted, form)
     log = _Log([*reading.steps])
     choice = reading.choice
     splits = _only_labelled(source, reading, log)
@@ -219,6 +259,10 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
     splits = _split(splits, wanted, log)
     splits["train"] = _balanced(splits["train"], wanted, log)
     counts = _counts(splits, label_set)
+    findings = quality.findings(splits, counts)
+    if form is not None:
+        splits, label_set = _formed(splits, label_set, form, wanted, log)
+        counts = _counts(splits, label_set)
     prepared = Prepared(
         folder=folder,
         name=source.name,
@@ -231,9 +275,11 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
         repository=source.repository,
         revision=source.revision,
         dropped=tuple(log.dropped),
-        findings=tuple(quality.findings(splits, counts)),
+        findings=tuple(findings),
         steps=tuple(log.steps),
         from_cache=False,
+        form=form or ("text" if choice.pair is None else "pair"),
+        text_pair_column=choice.pair,
     )
     _keep(prepared, splits)
     return prepared
@@ -418,6 +464,22 @@ def _balanced(train: Rows, wanted: DataConfig, log: _Log) -> Rows:
     return kept
 
 
+def _formed(
+    splits: dict[str, Rows], label_set: LabelSet, form: forms.Form, wanted: DataConfig, log: _Log
+) -> tuple[dict[str, Rows], LabelSet]:
+    """Questions, once they are split, as rows of a form, with its label set."""
+    ready = {}
+    for split, rows in splits.items():
+        shuffles = wanted.shuffle_choices and split == "train"
+        shuffle = np.random.default_rng([wanted.seed, 3]) if shuffles else None
+        ready[split] = forms.formed(rows, form, shuffle=shuffle)
+        if shuffle is not None:
+            log.steps.append(f"put the choices of each question of train into a random order (seed {wanted.seed})")
+        if form == "binary":
+            log.steps.append(f"made {len(ready[split]):,} pairs of the {len(rows):,} questions of {split}")
+    return ready, LabelSet(VERDICTS) if form == "binary" else label_set
+
+
 def _counts(splits: dict[str, Rows], label_set: LabelSet) -> dict[str, dict[str, int]]:
     counted = {split: cleaning.label_counts(rows) for split, rows in splits.items()}
     return {split: {name: counts[name] for name in label_set.names} for split, counts in counted.items()}
@@ -428,6 +490,7 @@ def _counts(splits: dict[str, Rows], label_set: LabelSet) -> dict[str, dict[str,
 
 def _folder(source: Source, wanted: DataConfig, least: int) -> Path:
     settings = {name: value for name, value in dataclasses.asdict(wanted).items() if name not in _FORGOTTEN}
+    settings["form"] = wanted.form or source.form
     key = json.dumps([PREPARATION_VERSION, source.identity(), least, settings], sort_keys=True)
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return paths.cache_dir() / "prepared" / f"{paths.slug(source.name)}-{digest[:12]}"
@@ -436,7 +499,7 @@ def _folder(source: Source, wanted: DataConfig, least: int) -> Path:
 def _fingerprint(splits: dict[str, Rows], label_set: LabelSet) -> str:
     digest = hashlib.sha256(json.dumps([label_set.names, {s: len(rows) for s, rows in splits.items()}]).encode())
     for rows in splits.values():
-        for column in ("text", "label"):
+        for column in ("text", "label", *([PAIR] if rows.pair_column is not None else [])):
             for piece in spelled(rows.table.column(column)):
                 digest.update(piece)
     return digest.hexdigest()

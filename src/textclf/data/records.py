@@ -31,10 +31,10 @@ def read_records(file: DataFile, *, columns: tuple[str, ...] | None = None) -> R
         return json_rows.read_json(file)
 
 
-def stream_records(file: DataFile, choose: Callable[[Records], str]) -> Iterator[Records]:
-    """One column of a file in parts of some megabytes: csv, jsonl, parquet and arrow; other files in one part.
+def stream_records(file: DataFile, choose: Callable[[Records], tuple[str, ...]]) -> Iterator[Records]:
+    """Some columns of a file in parts of some megabytes: csv, jsonl, parquet and arrow; other files in one part.
 
-    choose: names the column, given what is known at the start of the file; other columns may be missing later.
+    choose: names the columns, given what is known at the start of the file; other columns may be missing later.
     Raises what `read_records` raises, when it gets there.
     """
     with translated(file):

@@ -21,6 +21,10 @@ SPLIT_NAMES = {
 }  # fmt: skip
 """How sources call the splits, and how we do."""
 
+PAIR = "text_pair"
+QUESTION = "question"
+"""Column of questions with choices, int64: which question of the split, from 0, a row belongs to."""
+
 TEXT_ID = "text_id"
 """Column of `number_texts`, int32: equal texts have equal numbers. Not kept on disk."""
 
@@ -32,7 +36,7 @@ class Rows:
     table: columns `text` (large_string, null where the source has none), `label` (large_string, the label's
         *name*, or a large_list of any number of names; null where the source has none), `row` (int64, the 1-based
         record number in its file, not counting a header) and `file` (dictionary of strings, the file or Hub split it
-        came from).
+        came from). Pairs have `text_pair` (large_string) too; questions with choices have what `forms` says.
     label_order: label names in the order that the source declares (ClassLabel), or None.
     """
 
@@ -50,6 +54,16 @@ class Rows:
     @property
     def text_column(self) -> pa.ChunkedArray:
         return self.table.column("text")
+
+    @property
+    def pair_column(self) -> pa.ChunkedArray | None:
+        """The second texts of pairs; None for single texts."""
+        return self.table.column(PAIR) if PAIR in self.table.column_names else None
+
+    @property
+    def has_questions(self) -> bool:
+        """Whether the rows are questions with choices, or each a question with one choice."""
+        return QUESTION in self.table.column_names
 
     @property
     def kind(self) -> Kind:
@@ -90,6 +104,7 @@ def make_rows(
     texts: Sequence[str | None] | pa.ChunkedArray | pa.Array,
     labels: Sequence[Label | None] | pa.ChunkedArray | pa.Array,
     *,
+    pairs: Sequence[str | None] | pa.ChunkedArray | pa.Array | None = None,
     file: str,
     label_order: tuple[str, ...] | None = None,
     row_numbers: Sequence[int] | None = None,
@@ -99,12 +114,13 @@ def make_rows(
     numbers = pa.array(row_numbers if row_numbers is not None else np.arange(1, count + 1), type=pa.int64())
     names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, dtype=np.int32)), pa.array([file]))
     table = pa.table({"text": _strings(texts), "label": _strings(labels), "row": numbers, "file": names})
+    if pairs is not None:
+        table = table.append_column(PAIR, _strings(pairs))
     return Rows(table, label_order)
 
 
 def number_texts(splits: Mapping[str, Rows]) -> dict[str, Rows]:
-    """The splits with a number for each text, in the order in which texts first occur, so that nothing else has to
-    compare texts again."""
+    """The splits with a number for each text, or pair of texts, so that nothing else has to compare texts again."""
     numbers = [pa.array(numbered.astype(np.int32)) for numbered in codes(list(splits.values()), "text")]
     return {
         split: replace(rows, table=rows.table.append_column(TEXT_ID, column))
@@ -113,9 +129,18 @@ def number_texts(splits: Mapping[str, Rows]) -> dict[str, Rows]:
 
 
 def codes(parts: Sequence[Rows], column: str) -> list[np.ndarray]:
-    """Each value as a number from 0, equal values alike over all parts: one (rows,) int64 a part."""
+    """Each value as a number from 0, equal values alike over all parts: one (rows,) int64 a part. Of `text`, pairs
+    of texts are the values where there are pairs."""
     if column == "text" and all(TEXT_ID in part.table.column_names for part in parts):
         return [part.table.column(TEXT_ID).to_numpy().astype(np.int64) for part in parts]
+    if column == "text" and all(PAIR in part.table.column_names for part in parts):
+        first, second = (np.concatenate(_codes(parts, name)) for name in ("text", PAIR))
+        _, numbers = np.unique(first * (second.max(initial=0) + 1) + second, return_inverse=True)
+        return np.split(numbers, np.cumsum([len(part) for part in parts])[:-1])
+    return _codes(parts, column)
+
+
+def _codes(parts: Sequence[Rows], column: str) -> list[np.ndarray]:
     chunks = [chunk for part in parts for chunk in part.table.column(column).chunks]
     # Chunk by chunk, with one dictionary over all: a column in one piece would be a copy of all texts.
     if chunks and types.is_large_list(chunks[0].type):

@@ -12,6 +12,7 @@ from textclf import presets
 from textclf.data import files
 from textclf.data.catalog import CATALOG
 from textclf.data.files import Records
+from textclf.data.forms import Form
 from textclf.data.hub_sets import open_hub
 from textclf.data.local import open_file, open_folder
 from textclf.errors import DataError
@@ -26,7 +27,7 @@ class Source(Protocol):
     repository: the id on the Hub, or None. revision: the commit there, or None.
     has_splits: whether the source itself divides the rows into splits; a lone file does not, its rows are train.
     notes: what was decided in finding the splits, in words.
-    min_label_count: what the catalog knows to be sensible, or None.
+    min_label_count, form: what the catalog knows to be sensible, or None.
     """
 
     @property
@@ -41,6 +42,8 @@ class Source(Protocol):
     def notes(self) -> tuple[str, ...]: ...
     @property
     def min_label_count(self) -> int | None: ...
+    @property
+    def form(self) -> Form | None: ...
 
     def identity(self) -> str:
         """A text that changes whenever the content may have changed."""
@@ -61,7 +64,8 @@ def open_source(dataset: str) -> Source:
         return dataclasses.replace(open_file(presets.dataset_path(dataset)), name=dataset)
     if dataset in CATALOG:
         entry = CATALOG[dataset]
-        return open_hub(entry.repo, entry.config, name=dataset, min_label_count=entry.min_label_count)
+        found = open_hub(entry.repo, entry.config, name=dataset, min_label_count=entry.min_label_count)
+        return dataclasses.replace(found, form=entry.form)
     repo, colon, config = dataset.partition(":")
     if files.looks_like_file(dataset) or not _HUB_ID.fullmatch(repo) or repo.startswith("."):
         raise _missing(path)

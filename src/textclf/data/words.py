@@ -77,7 +77,7 @@ class Words:
             kept_N = np.minimum(size_N, limit)
             position_W = before_W[:-1] - np.repeat(begin_N[:-1], np.diff(first_N))
             size_W = np.clip(limit - position_W, 0, size_W)
-        return ids[_ranges(start_U[word_W], size_W)], kept_N, size_N > kept_N
+        return ids[ranges(start_U[word_W], size_W)], kept_N, size_N > kept_N
 
     def _look_up(self, words: list[str]) -> list[list[int]]:
         new = [word for word in words if word not in self._known]
@@ -89,7 +89,7 @@ class Words:
         return [self._known[word] for word in words]
 
 
-def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """start, start + 1, ... for each range, one after another: (sum of sizes,) int64."""
     ends = np.cumsum(sizes)
     return np.repeat(starts - (ends - sizes), sizes) + np.arange(ends[-1] if len(ends) else 0)

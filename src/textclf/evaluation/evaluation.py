@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 from textclf import atomic
 from textclf.artifact import folder, hub, runs
 from textclf.artifact.runs import Run
-from textclf.data.encoding import encode
+from textclf.data.encoding import encode_rows
+from textclf.data.forms import questions_of
 from textclf.data.preparation import prepare, read_labelled
 from textclf.data.rows import Rows
 from textclf.errors import DataError, GateError, UsageError
+from textclf.evaluation.questions import QuestionReport, report_questions
 from textclf.inference import runtimes
 from textclf.labels import LabelSet
 from textclf.metrics import (
@@ -39,8 +41,10 @@ from textclf.metrics import (
 class EvalReport:
     """How a model did on one split.
 
-    truncated: rows longer than the model reads. confusions: every confused pair, most often first, where a text has
-    one label. label_errors: labels that were missed or wrongly added, where it may have several. The other is None.
+    truncated: texts longer than the model reads at once; overflow: what became of them. questions: how questions with
+    choices were answered, None for other data; `metrics` then are of rows, which in form binary are single choices.
+    confusions: every confused pair, most often first, where a text has one label. label_errors: labels that were
+    missed or wrongly added, where it may have several. The other is None.
     """
 
     model: str
@@ -52,6 +56,8 @@ class EvalReport:
     label_errors: tuple[LabelErrors, ...] | None
     truncated: int
     seconds: float
+    overflow: str = "truncate"
+    questions: QuestionReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: what `textclf eval --json` prints."""
@@ -63,7 +69,9 @@ class EvalReport:
             "metrics": self.metrics.as_dict(),
             "per_label": [asdict(one) for one in self.per_label],
             **{name: [asdict(one) for one in found] for name, found in mistakes.items() if found is not None},
+            "questions": None if self.questions is None else asdict(self.questions),
             "truncated": self.truncated,
+            "overflow": self.overflow,
             "seconds": round(self.seconds, 3),
         }
 
@@ -98,7 +106,7 @@ class Gate:
             )
         value = getattr(metrics, self.metric)
         if value is None:
-            return f"{self.metric} is not defined here (it needs two labels that both occur)"
+            return f"{self.metric} is not defined here (it needs two labels that both occur, or questions with choices)"
         if self.metric in LOWER_IS_BETTER:
             return f"{self.metric} is {value:.4f}, above {self.bound:g}" if not value <= self.bound else None
         return f"{self.metric} is {value:.4f}, under {self.bound:g}" if not value >= self.bound else None
@@ -110,6 +118,7 @@ def evaluate(
     dataset: str | Path | None = None,
     split: str | None = None,
     text_column: str | None = None,
+    text_pair_column: str | None = None,
     label_column: str | None = None,
     label_delimiter: str | None = None,
     label_columns: tuple[str, ...] | None = None,
@@ -138,32 +147,43 @@ def evaluate(
             dataset,
             split=split,
             text_column=text_column,
+            text_pair_column=text_pair_column,
             label_column=label_column,
             label_delimiter=label_delimiter,
             label_columns=label_columns,
             columns=columns,
+            form=artifact.form,
         )
     else:
         rows, split, name = own_rows(artifact, split)
     targets_N = targets(rows, artifact.label_set)
     started = time.monotonic()
     computing = runtimes.open_runtime(artifact, device=device, runtime=runtime)
-    texts = rows.text_column
-    encoded = encode(texts, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt)
-    logits_NC = computing.logits(
-        encoded, on_progress=(lambda done: on_progress(done, len(texts))) if on_progress is not None else None
+    encoded = encode_rows(
+        rows, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt, overflow=artifact.overflow
     )
-    probs_NC = artifact.label_set.probabilities(logits_NC)
+    logits_RC = computing.logits(
+        encoded, on_progress=(lambda done: on_progress(done, len(encoded))) if on_progress is not None else None
+    )
+    probs_NC = artifact.label_set.probabilities(encoded.per_text(logits_RC))
+    metrics = measure(targets_N, probs_NC, artifact.label_set)
+    answered = None
+    questions = questions_of(rows)
+    if questions is not None and isinstance(metrics, Metrics):
+        answered = report_questions(questions, probs_NC, artifact.label_set)
+        metrics = replace(metrics, question_accuracy=answered.all.accuracy)
     report = EvalReport(
         model=runs.title(place),
         dataset=name,
         split=split,
-        metrics=measure(targets_N, probs_NC, artifact.label_set),
+        metrics=metrics,
         per_label=measure_labels(targets_N, probs_NC, artifact.label_set),
         confusions=confusions(targets_N, probs_NC, artifact.label_set),
         label_errors=label_errors(targets_N, probs_NC, artifact.label_set),
-        truncated=int(encoded.truncated.sum()),
+        truncated=encoded.texts_cut,
         seconds=time.monotonic() - started,
+        overflow=artifact.overflow,
+        questions=answered,
     )
     if run is not None and dataset is None:
         atomic.write_json(run.folder / runs.EVALUATIONS / f"{split}.json", report.as_dict())

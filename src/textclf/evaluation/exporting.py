@@ -14,7 +14,7 @@ from textclf import atomic, presets
 from textclf.artifact import folder, graph, hub, runs
 from textclf.artifact.folder import Artifact
 from textclf.artifact.runs import Run
-from textclf.data.encoding import Encoded, encode
+from textclf.data.encoding import Encoded, encode, encode_rows
 from textclf.data.preparation import read_labelled
 from textclf.errors import RefusedError, UsageError
 from textclf.evaluation.evaluation import own_rows, targets
@@ -91,9 +91,9 @@ def _ordinary_texts(artifact: Artifact) -> Encoded:
     with presets.dataset_path("quickstart").open(encoding="utf-8", newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     # One as long as the model reads, too.
-    return encode(
-        [*texts, " ".join(texts)], artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt
-    )
+    texts.append(" ".join(texts))
+    pairs = None if artifact.form == "text" else texts[::-1]
+    return encode(texts, artifact.tokenizer(), pairs=pairs, max_length=artifact.max_length, prompt=artifact.prompt)
 
 
 def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | None, *, force: bool) -> None:
@@ -101,17 +101,19 @@ def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | Non
         rows, split, name = own_rows(artifact, split or "validation")
     else:
         split, name = split or "validation", Path(dataset).name if Path(dataset).exists() else str(dataset)
-        rows = read_labelled(dataset, split=split)
+        rows = read_labelled(dataset, split=split, form=artifact.form)
     label_set = artifact.label_set
     targets_N = targets(rows, label_set)
-    encoded = encode(rows.texts, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt)
-    exact_NC = label_set.probabilities(OnnxRuntime(artifact).logits(encoded))
+    encoded = encode_rows(
+        rows, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt, overflow=artifact.overflow
+    )
+    exact_NC = label_set.probabilities(encoded.per_text(OnnxRuntime(artifact).logits(encoded)))
     with tempfile.TemporaryDirectory(dir=artifact.folder.parent, prefix=".int8.") as scratch:
         draft = dataclasses.replace(artifact, folder=Path(scratch))
         (draft.folder / folder.WEIGHTS).symlink_to((artifact.folder / folder.WEIGHTS).resolve())
         for level in LEVELS:
             quantize(artifact.folder, draft.folder, level=level)
-            rough_NC = label_set.probabilities(OnnxRuntime(draft, kind="int8").logits(encoded))
+            rough_NC = label_set.probabilities(encoded.per_text(OnnxRuntime(draft, kind="int8").logits(encoded)))
             agreement = label_set.agreement(rough_NC, exact_NC)
             if agreement >= AIM:
                 break

@@ -42,7 +42,7 @@ class OnnxRuntime:
         )
         for rows in reversed(passes):  # longest first, so that a lack of memory shows at the start
             batch = collate(encoded, rows, pad_id=self._pad_id)
-            logits_NC[rows] = graph.run(self._session, batch.input_ids, batch.attention_mask)
+            logits_NC[rows] = graph.run(self._session, batch.input_ids, batch.attention_mask, batch.token_type_ids)
             done += len(rows)
             if on_progress is not None:
                 on_progress(done)

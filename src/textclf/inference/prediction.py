@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from textclf.artifact import folder, hub, runs
 from textclf.artifact.folder import Artifact
 from textclf.artifact.runs import Run
+from textclf.data.choices import LETTERS, checked_choices, choice_scores, shown
 from textclf.data.encoding import Encoded, encode
-from textclf.errors import ModelError, UsageError
+from textclf.errors import DataError, ModelError, UsageError
 from textclf.inference import reading
+from textclf.inference.reading import Item
 from textclf.inference.runtimes import Runtime, check, open_runtime
 from textclf.labels import LabelSet
 
@@ -27,14 +30,19 @@ class Prediction:
 
     labels: the label that the text is given; with a multi-label model those that reach their threshold, best first,
         () where none does.
-    scores: label names and their probabilities, best first, as many as were asked for, else those of `labels`.
-    truncated: the text had more tokens than the model reads; only its start was seen.
+    scores: label names and their probabilities, best first, as many as were asked for, else those of `labels`. Of a
+        question with choices, letters: A is the first choice, and the probabilities of all of them sum to 1.
+    truncated: the text had more tokens than the model reads at once, and what `model.overflow` says became of it.
+    text_pair: the second text of a pair. choices: of a question; choice_scores: their probabilities, in their order.
     """
 
     text: str
     labels: tuple[str, ...]
     scores: tuple[tuple[str, float], ...]
     truncated: bool
+    text_pair: str | None = None
+    choices: tuple[str, ...] | None = None
+    choice_scores: tuple[float, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -46,17 +54,31 @@ class Prediction:
         """Probability of the most probable label, 0 to 1."""
         return self.scores[0][1]
 
+    @property
+    def index(self) -> int | None:
+        """Position, from 0, of the best choice of a question; None for other texts."""
+        return None if self.choices is None else LETTERS.index(self.label)
+
+    @property
+    def choice(self) -> str | None:
+        """The best choice of a question; None for other texts."""
+        return None if self.choices is None else self.choices[LETTERS.index(self.label)]
+
 
 class Predictor:
     """A classifier with scikit-learn's names.
 
-    classes_: (num_labels,) label names in the order of the columns of `predict_proba`.
+    Its texts are str; of a model of pairs, tuples `(text, text_pair)`; of a model that answers questions, tuples
+    `(question, choices)`.
+
+    classes_: (num_labels,) label names in the order of the columns of `predict_proba`; letters where questions are
+    answered.
     """
 
     def __init__(self, artifact: Artifact, runtime: Runtime) -> None:
         self.artifact = artifact
         # Objects, because numpy's own text type drops NULs at the end of a name.
-        self.classes_ = np.array(artifact.label_set.names, dtype=object)
+        self.classes_ = np.array(artifact.label_set.names if artifact.form != "binary" else [*LETTERS], dtype=object)
         self._runtime = runtime
         self._tokenizer = artifact.tokenizer()
 
@@ -65,7 +87,7 @@ class Predictor:
         """The run that made the model, else the name of its folder."""
         return runs.title(self.artifact.folder)
 
-    def predict(self, texts: Iterable[str]) -> np.ndarray | list[list[str]]:
+    def predict(self, texts: Iterable[Item]) -> np.ndarray | list[list[str]]:
         """The most probable label of each text: (rows,) label names.
 
         With a multi-label model, a list for each text of the labels that reach their threshold, most probable first.
@@ -76,13 +98,13 @@ class Predictor:
             return [[label_set.names[label] for label in of_text] for of_text in label_set.given(probs_NC)]
         return self.classes_[label_set.decide(probs_NC)]  # type: ignore[no-any-return]
 
-    def predict_proba(self, texts: Iterable[str]) -> np.ndarray:
+    def predict_proba(self, texts: Iterable[Item]) -> np.ndarray:
         """The probability of every label for each text: (rows, num_labels) float32."""
         empty = np.zeros((0, len(self.classes_)), dtype=np.float32)
-        return np.concatenate([empty, *(self._score(window)[0] for window in reading.windows(_checked(texts)))])
+        return np.concatenate([empty, *(self._score(window)[0] for window in reading.windows(self._checked(texts)))])
 
     def predictions(
-        self, texts: Iterable[str], *, top_k: int | None = None, threshold: float | None = None
+        self, texts: Iterable[Item], *, top_k: int | None = None, threshold: float | None = None
     ) -> Iterator[Prediction]:
         """One prediction per text, in order, while texts are still being read; memory does not grow with their number.
 
@@ -90,13 +112,13 @@ class Predictor:
         threshold: with a multi-label model, a label is given from this probability on, in place of the model's own.
 
         Texts are taken in windows of up to a few thousand; `window_predictions` leaves the cutting to you.
-        Raises UsageError for a str in place of many texts, a text that is no str, or a top_k below 1.
+        Raises UsageError for a str in place of many texts, a text that is none of this model's, or a top_k below 1.
         """
-        windows = self.window_predictions(reading.windows(_checked(texts)), top_k=top_k, threshold=threshold)
+        windows = self.window_predictions(reading.windows(self._checked(texts)), top_k=top_k, threshold=threshold)
         return (prediction for window in windows for prediction in window)
 
     def window_predictions(
-        self, windows: Iterable[Sequence[str]], *, top_k: int | None = None, threshold: float | None = None
+        self, windows: Iterable[Sequence[Item]], *, top_k: int | None = None, threshold: float | None = None
     ) -> Iterator[list[Prediction]]:
         """The predictions of each window of texts as soon as it is there. A window is held and computed as a whole."""
         if top_k is not None and top_k < 1:
@@ -104,38 +126,77 @@ class Predictor:
         label_set = self.artifact.label_set if threshold is None else self.artifact.label_set.with_threshold(threshold)
         return (self._answer(window, label_set, top_k) for window in windows)
 
-    def _answer(self, texts: Sequence[str], label_set: LabelSet, top_k: int | None) -> list[Prediction]:
+    def _answer(self, texts: Sequence[Item], label_set: LabelSet, top_k: int | None) -> list[Prediction]:
+        if self._answers_questions:
+            return self._answer_questions(texts, top_k or 1)  # type: ignore[arg-type]
         probs_NC, truncated_N = self._score(texts)
         given = label_set.given(probs_NC)
         shown = label_set.ranked(probs_NC, top_k).tolist() if top_k is not None else given
         names = label_set.names
         return [
             Prediction(
-                text,
+                text if isinstance(text, str) else text[0],
                 tuple(names[label] for label in of_text),
                 tuple((names[label], float(probs_C[label])) for label in ranked),
                 bool(truncated),
+                text_pair=None if isinstance(text, str) else str(text[1]),
             )
             for text, probs_C, of_text, ranked, truncated in zip(
                 texts, probs_NC, given, shown, truncated_N, strict=True
             )
         ]
 
-    def _score(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _answer_questions(self, questions: Sequence[tuple[str, tuple[str, ...]]], top_k: int) -> list[Prediction]:
+        probs_QC, truncated_Q = self._score(questions)
+        found = []
+        for (question, choices), probs_C, truncated in zip(questions, probs_QC, truncated_Q, strict=True):
+            own = probs_C[: len(choices)]
+            best = np.argsort(-own, kind="stable")[:top_k]
+            scores = tuple((LETTERS[index], float(own[index])) for index in best)
+            found.append(
+                Prediction(
+                    question,
+                    (scores[0][0],),
+                    scores,
+                    bool(truncated),
+                    choices=choices,
+                    choice_scores=tuple(own.tolist()),
+                )
+            )
+        return found
+
+    @property
+    def _answers_questions(self) -> bool:
+        return self.artifact.form in ("binary", "multiclass")
+
+    def _score(self, texts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (rows, num_labels) and whether each text was cut (rows,)."""
         logits, truncated = [], []
         for encoded in self._encoded(texts):
-            logits.append(self._runtime.logits(encoded))
-            truncated.append(encoded.truncated)
+            logits.append(encoded.per_text(self._runtime.logits(encoded)))
+            truncated.append(encoded.truncated[np.cumsum(encoded.windows) - encoded.windows])
         logits_NC = np.concatenate(logits)
         if not np.isfinite(logits_NC).all():
             raise ModelError(
                 f"{self.artifact.folder}: the model gives NaN or infinity instead of a score",
                 hint="its weights are damaged or its training diverged; take another checkpoint or fine-tune again",
             )
-        return self.artifact.label_set.probabilities(logits_NC), np.concatenate(truncated)
+        probs_NC, truncated_N = self.artifact.label_set.probabilities(logits_NC), np.concatenate(truncated)
+        if not self._answers_questions:
+            return probs_NC, truncated_N
+        binary = self.artifact.form == "binary"
+        count_Q = np.array([len(choices) for _, choices in texts], dtype=np.int64)
+        if not binary and count_Q.max(initial=0) > len(self.classes_):
+            raise DataError(
+                f"a question has {count_Q.max()} choices; this model learnt to tell {len(self.classes_)} apart",
+                hint="a model of form binary takes any number of choices",
+            )
+        scores_QK = choice_scores(probs_NC, count_Q, self.artifact.label_set.label2id, binary=binary)
+        probs_QC = np.zeros((len(texts), len(self.classes_)), dtype=np.float32)
+        probs_QC[:, : scores_QK.shape[1]] = scores_QK
+        return probs_QC, np.logical_or.reduceat(truncated_N, np.cumsum(count_Q) - count_Q) if binary else truncated_N
 
-    def _encoded(self, texts: Sequence[str]) -> Iterator[Encoded]:
+    def _encoded(self, texts: Sequence[Item]) -> Iterator[Encoded]:
         """A window in parts, in order. While one part is being computed, a thread tokenises the next.
 
         Never beyond the window: to look for more texts might mean to wait for them.
@@ -153,8 +214,42 @@ class Predictor:
                 yield encoded
             yield coming.result()
 
-    def _encode(self, texts: Sequence[str]) -> Encoded:
-        return encode(texts, self._tokenizer, max_length=self.artifact.max_length, prompt=self.artifact.prompt)
+    def _encode(self, texts: Sequence[Any]) -> Encoded:
+        artifact, pairs = self.artifact, None
+        if artifact.form == "pair":
+            texts, pairs = [first for first, _ in texts], [second for _, second in texts]
+        elif artifact.form == "multiclass":
+            texts, pairs = [question for question, _ in texts], [shown(choices) for _, choices in texts]
+        elif artifact.form == "binary":
+            pairs = [choice for _, choices in texts for choice in choices]
+            texts = [question for question, choices in texts for _ in choices]
+        return encode(
+            texts,
+            self._tokenizer,
+            pairs=pairs,
+            max_length=artifact.max_length,
+            prompt=artifact.prompt,
+            overflow=artifact.overflow,
+            keep_pairs=self._answers_questions,
+        )
+
+    def _checked(self, texts: Iterable[Item]) -> Iterator[Item]:
+        if isinstance(texts, (str, bytes)):
+            raise UsageError("one text was given where many are expected", hint='put it in a list: predict(["..."])')
+        # Iterating over a mapping or a data frame would give its keys.
+        if not isinstance(texts, Iterable) or isinstance(texts, Mapping) or hasattr(texts, "columns"):
+            raise UsageError(f"texts are a {type(texts).__name__}; give a list, an array or a column of str")
+        check = {"text": _text, "pair": _pair}.get(self.artifact.form, self._question)
+        return (check(text, f"texts[{position}]") for position, text in enumerate(texts))
+
+    def _question(self, item: object, where: str) -> Item:
+        if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], str):
+            raise UsageError(f"{where} is no question with choices", hint='give tuples: ("What is 2 + 2?", ["3", "4"])')
+        try:
+            choices = checked_choices(item[1], where)
+        except DataError as err:
+            raise UsageError(err.message, hint=err.hint) from err
+        return item[0], choices
 
 
 def load(reference: str | Path | Run | None = None, *, device: str = "auto", runtime: str = "auto") -> Predictor:
@@ -171,16 +266,13 @@ def load(reference: str | Path | Run | None = None, *, device: str = "auto", run
     return Predictor(artifact, open_runtime(artifact, device=device, runtime=runtime))
 
 
-def _checked(texts: Iterable[str]) -> Iterator[str]:
-    if isinstance(texts, (str, bytes)):
-        raise UsageError("one text was given where many are expected", hint='put it in a list: predict(["..."])')
-    # Iterating over a mapping or a data frame would give its keys.
-    if not isinstance(texts, Iterable) or isinstance(texts, Mapping) or hasattr(texts, "columns"):
-        raise UsageError(f"texts are a {type(texts).__name__}; give a list, an array or a column of str")
-    return (_text(text, position) for position, text in enumerate(texts))
-
-
-def _text(text: object, position: int) -> str:
+def _text(text: object, where: str) -> Item:
     if not isinstance(text, str):
-        raise UsageError(f"texts[{position}] is {type(text).__name__}; a text is a str")
+        raise UsageError(f"{where} is {type(text).__name__}; a text is a str")
     return text
+
+
+def _pair(item: object, where: str) -> Item:
+    if not isinstance(item, (tuple, list)) or len(item) != 2 or not all(isinstance(text, str) for text in item):
+        raise UsageError(f"{where} is no pair of texts", hint='this model reads pairs: ("one text", "the other")')
+    return item[0], item[1]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 import select
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from textclf.data import files
 from textclf.data.files import Records
 from textclf.errors import DataError, TextclfError, UsageError
+
+if TYPE_CHECKING:
+    from textclf.data.forms import QuestionColumns
 
 STDIN = "-"
 PLAIN = ".txt"
@@ -32,12 +37,31 @@ _NO_LABEL = "\0"
 """No column is named so: rows are read without labels."""
 
 
-def windows(texts: Iterable[str]) -> Iterator[list[str]]:
+Item: TypeAlias = "str | tuple[str, str | tuple[str, ...]]"
+"""What a model answers: a text, a pair of texts, or a question and its choices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be read of inputs.
+
+    form: `text`, `pair`, or for questions with choices `binary` or `multiclass`.
+    text_column, text_pair_column: as the user says, or None.
+    trained_on: what the columns were called in the model's training data, `text` and perhaps `text_pair`.
+    """
+
+    form: str = "text"
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    trained_on: Mapping[str, str] = field(default_factory=dict)
+
+
+def windows(texts: Iterable[Item]) -> Iterator[list[Item]]:
     """All texts, in order, in windows. When reading fails, what came before is handed out first."""
     window = _Window()
     try:
         for text in texts:
-            if window.add(text, len(text)):
+            if window.add(text, len(text) if isinstance(text, str) else len(text[0]) + sum(map(len, text[1]))):
                 yield window.take()
     except Exception:
         if window.texts:
@@ -47,7 +71,7 @@ def windows(texts: Iterable[str]) -> Iterator[list[str]]:
         yield window.take()
 
 
-def lines(stream: BinaryIO, *, is_ready: Callable[[], bool] | None = None) -> Iterator[list[str]]:
+def lines(stream: BinaryIO, *, is_ready: Callable[[], bool] | None = None) -> Iterator[list[Item]]:
     r"""One text per line, in windows of what can be read without waiting.
 
     A line ends at "\n" and nowhere else; a "\r" before it is dropped, as is a byte order mark at the very
@@ -83,23 +107,56 @@ def lines(stream: BinaryIO, *, is_ready: Callable[[], bool] | None = None) -> It
         yield window.take()
 
 
-def file_windows(
-    paths: list[str], *, text_column: str | None = None, stdin: BinaryIO | None = None
-) -> Iterator[list[str]]:
-    """The texts of files, in order, in windows; `-` stands for `stdin`.
-
-    All names are checked, and the first file is opened, before the first window is asked for. Raises DataError
-    for a file that is missing, damaged or without the column, UsageError when `text_column` can apply to none.
-    """
-    opened = [_opener(path, text_column, stdin) for path in paths]
-    if text_column is not None and all(path == STDIN or _is_plain(Path(path)) for path in paths):
+def check_inputs(paths: list[str], wanted: Wanted | None = None, *, stdin: BinaryIO | None = None) -> None:
+    """Raise what can be said of inputs before it is known what the model reads: files that are missing or of unknown
+    kind, and columns that are named and not there in the first."""
+    wanted = wanted or Wanted()
+    for path in paths:
+        _opener(path, wanted, stdin)
+    named = wanted.text_column or wanted.text_pair_column
+    if named is not None and all(path == STDIN or _is_plain(Path(path)) for path in paths):
         raise UsageError(
             "--text-column was given, but these texts have no columns: every line is a text",
             hint="give a file with columns: csv, tsv, jsonl, json, parquet or arrow",
         )
+    first = None if paths[0] == STDIN else files.data_file(Path(paths[0]), name=paths[0])
+    if named is not None and first is not None:
+        _check_columns(first, wanted)
+
+
+def _check_columns(file: files.DataFile, wanted: Wanted) -> None:
+    from textclf.data import columns
+    from textclf.data.records import stream_records
+
+    told = {"--text-column": wanted.text_column, "--text-pair-column": wanted.text_pair_column}
+
+    def named(head: Records) -> tuple[str, ...]:
+        for flag, name in told.items():
+            if name is not None:
+                columns.require(head, name, flag)
+        return tuple(name for name in told.values() if name is not None)
+
+    named(next(stream_records(file, named)))
+
+
+def file_windows(
+    paths: list[str], wanted: Wanted | None = None, *, stdin: BinaryIO | None = None
+) -> Iterator[list[Item]]:
+    """The texts of files, in order, in windows; `-` stands for `stdin`. `wanted`: None for single texts.
+
+    Lines of standard input and of text files are texts; pairs are two texts with a tab between them, and questions
+    objects of JSON: {"question": ..., "choices": [...]}.
+
+    All names are checked, and the first file is opened, before the first window is asked for. Raises DataError
+    for a file that is missing, damaged or without the columns, or for a line that is no pair or question; UsageError
+    when a column is named that can apply to none.
+    """
+    wanted = wanted or Wanted()
+    check_inputs(paths, wanted, stdin=stdin)
+    opened = [_opener(path, wanted, stdin) for path in paths]
     first = opened[0]()
 
-    def chain() -> Iterator[list[str]]:
+    def chain() -> Iterator[list[Item]]:
         yield from first
         for source in opened[1:]:
             yield from source()
@@ -119,17 +176,17 @@ class _Window:
     """Texts gathered until there are enough of them."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self.texts: list[Item] = []
         self._chars = 0
         self._limit = FIRST_TEXTS
 
-    def add(self, text: str, chars: int) -> bool:
+    def add(self, text: Item, chars: int) -> bool:
         """Take one more text; true when the window is full."""
         self.texts.append(text)
         self._chars += chars
         return len(self.texts) >= self._limit or self._chars >= MAX_CHARS
 
-    def take(self) -> list[str]:
+    def take(self) -> list[Item]:
         """Hand out the window and begin another."""
         texts, self.texts, self._chars = self.texts, [], 0
         if len(texts) >= self._limit:
@@ -149,34 +206,82 @@ def _is_plain(path: Path) -> bool:
     return (Path(path.stem).suffix.lower() if suffix in files.COMPRESSIONS else suffix) == PLAIN
 
 
-def _opener(name: str, text_column: str | None, stdin: BinaryIO | None) -> Callable[[], Iterator[list[str]]]:
+def _opener(name: str, wanted: Wanted, stdin: BinaryIO | None) -> Callable[[], Iterator[list[Item]]]:
     """What will open this input. Raises DataError at once for a file that is missing or of an unknown kind."""
     if name == STDIN:
         if stdin is None:
             raise UsageError("standard input is closed", hint="give a file, or pipe texts in")
-        return lambda: _standard_input(stdin)
+        return lambda: _parsed(_standard_input(stdin), "standard input", wanted.form)
     path = Path(name)
     if path.is_dir():
         raise DataError(f"{name} is a folder; a file of texts is needed")
     if not path.exists():
         raise DataError(f"{name}: there is no such file", hint="check the name, or pipe texts in on standard input")
     if _is_plain(path):
-        return lambda: _plain_file(path)
+        return lambda: _parsed(_plain_file(path), str(path), wanted.form)
     file = files.data_file(path, name=name)
     if file is None:
         raise DataError(
             f"{name}: a file of unknown kind",
             hint=f"textclf reads txt, {files.READABLE}; plain text of another name: textclf predict < {name}",
         )
-    return lambda: windows(_column(file, text_column))
+    return lambda: windows(_columns(file, wanted))
 
 
-def _standard_input(stream: BinaryIO) -> Iterator[list[str]]:
+def _parsed(windows: Iterator[list[Item]], name: str, form: str) -> Iterator[list[Item]]:
+    """Lines as what the model reads."""
+    if form == "text":
+        return windows
+    parse = _pair if form == "pair" else _question
+
+    def parsed() -> Iterator[list[Item]]:
+        number = 0
+        for window in windows:
+            ready: list[Item] = []
+            try:
+                for line in window:
+                    number += 1
+                    ready.append(parse(str(line), f"{name}, line {number}"))
+            except DataError:
+                if ready:
+                    yield ready
+                raise
+            yield ready
+
+    return parsed()
+
+
+def _pair(line: str, where: str) -> Item:
+    first, tab, second = line.partition("\t")
+    if not tab:
+        raise DataError(
+            f"{where}: one text, but this model reads pairs of texts",
+            hint="put a tab between the two, for example with paste; or give a csv or jsonl with two columns",
+        )
+    return first, second
+
+
+def _question(line: str, where: str) -> Item:
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or not isinstance(document.get("question"), str):
+        raise DataError(
+            f"{where}: no question with choices, which this model answers",
+            hint='write each as a line of JSON: {"question": "...", "choices": ["...", "..."]}',
+        )
+    from textclf.data.choices import checked_choices
+
+    return document["question"], checked_choices(document.get("choices"), where)
+
+
+def _standard_input(stream: BinaryIO) -> Iterator[list[Item]]:
     with _translated("standard input"):
         yield from lines(stream)
 
 
-def _plain_file(path: Path) -> Iterator[list[str]]:
+def _plain_file(path: Path) -> Iterator[list[Item]]:
     with _translated(str(path)), _open(path) as stream:
         head = stream.peek(2)[:2] if hasattr(stream, "peek") else b""
         if head in _UTF16:
@@ -213,21 +318,74 @@ def _translated(name: str) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {reason}") from err
 
 
-def _column(file: files.DataFile, wanted: str | None) -> Iterator[str]:
-    """The texts of one file, read as they are asked for; what is null is an empty text. The first are read at once."""
-    from textclf.data import columns
+def _columns(file: files.DataFile, wanted: Wanted) -> Iterator[Item]:
+    """What the model reads of one file, as it is asked for; a null is an empty text. The first are read at once."""
     from textclf.data.records import stream_records
 
-    parts = stream_records(file, lambda first: wanted or _text_column(first))
+    if wanted.form in ("binary", "multiclass"):
+        parts = stream_records(file, lambda head: _question_columns(head, wanted).names)
+        first = next(parts)
+        columns = _question_columns(first, wanted)
+        rest = (question for part in parts for question in _questions(part, columns))
+        return itertools.chain(_questions(first, columns), rest)
+    parts = stream_records(file, lambda head: _text_columns(head, wanted))
     first = next(parts)
-    choice = columns.Choice(wanted or _text_column(first), _NO_LABEL)
+    names = _text_columns(first, wanted)
+    return itertools.chain(_texts(first, names), (text for part in parts for text in _texts(part, names)))
 
-    def texts(part: Records) -> Iterator[str]:
-        column = columns.read_rows([part], choice, None)[0].table.column("text")
-        slices = (column.slice(start, MAX_TEXTS) for start in range(0, len(column), MAX_TEXTS))
-        return (text or "" for piece in slices for text in piece.to_pylist())
 
-    return itertools.chain(texts(first), (text for part in parts for text in texts(part)))
+def _texts(part: Records, names: tuple[str, ...]) -> Iterator[Item]:
+    from textclf.data import columns
+
+    rows = columns.read_rows([part], columns.Choice(names[0], _NO_LABEL, pair=names[1] if names[1:] else None), None)[0]
+    for start in range(0, len(rows), MAX_TEXTS):
+        texts = (text or "" for text in rows.text_column.slice(start, MAX_TEXTS).to_pylist())
+        if rows.pair_column is None:
+            yield from texts
+        else:
+            pairs = (text or "" for text in rows.pair_column.slice(start, MAX_TEXTS).to_pylist())
+            yield from zip(texts, pairs, strict=True)
+
+
+def _questions(part: Records, columns: QuestionColumns) -> Iterator[Item]:
+    from textclf.data import forms
+
+    table = forms.read_questions([part], columns).table
+    for start in range(0, len(table), MAX_TEXTS):
+        piece = table.slice(start, MAX_TEXTS)
+        choices = map(tuple, piece.column(forms.CHOICES).to_pylist())
+        yield from zip((text or "" for text in piece.column("text").to_pylist()), choices, strict=True)
+
+
+def _question_columns(head: Records, wanted: Wanted) -> QuestionColumns:
+    from textclf.data import forms
+
+    found = forms.find_questions(head, text_column=wanted.text_column)
+    if found is None or any(name not in head.names for name in found.names):
+        raise DataError(
+            f"{head.file}: no questions with choices, which this model answers",
+            hint="name the columns question and choices (lists, or choice1, choice2, ...); "
+            f"the columns are: {', '.join(map(_shown, head.names[:12]))}",
+        )
+    return replace(found, answer=None, subject=None)
+
+
+def _text_columns(head: Records, wanted: Wanted) -> tuple[str, ...]:
+    """The column of the texts, and that of the second texts where the model reads pairs."""
+    if wanted.form != "pair":
+        return (wanted.text_column or _text_column(head),)
+    from textclf.data import columns
+
+    trained = (wanted.trained_on.get("text"), wanted.trained_on.get("text_pair"))
+    found = trained if all(name in head.names for name in trained) else columns.find_pair(head.names)
+    names = (wanted.text_column or found[0], wanted.text_pair_column or found[1])
+    if names[0] is None or names[1] is None or names[0] == names[1]:
+        raise DataError(
+            f"{head.file}: cannot tell which of its columns hold the two texts of a pair",
+            hint="say it with --text-column and --text-pair-column; the columns are: "
+            f"{', '.join(map(_shown, head.names[:12]))}",
+        )
+    return names[0], names[1]
 
 
 def _text_column(first: Records) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import shutil
 from collections.abc import Iterator
@@ -175,6 +176,12 @@ def general_pooling(network: PreTrainedModel) -> str:
 def has_own_head(config: Any) -> bool:
     """Whether transformers, or textclf, has a classification head for a model with this config."""
     return type(config) in AutoModelForSequenceClassification._model_mapping
+
+
+def tells_types(network: PreTrainedModel) -> bool:
+    """Whether a network has embeddings for the first and the second text of a pair."""
+    kinds = getattr(network.config.get_text_config(), "type_vocab_size", None) or 0
+    return kinds > 1 and "token_type_ids" in inspect.signature(network.base_model.forward).parameters
 
 
 def head_names(network: PreTrainedModel) -> set[str]:

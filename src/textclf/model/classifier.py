@@ -26,6 +26,7 @@ from textclf.model.backbone import (
     load_backbone,
     load_finished,
     save,
+    tells_types,
     under_head,
 )
 from textclf.model.heads import OwnHead, last_states
@@ -220,8 +221,15 @@ class Classifier(nn.Module):
             self._vocabulary.restore()
             self._vocabulary = None
 
+    @property
+    def tells_types(self) -> bool:
+        """Whether the network has embeddings for the first and the second text of a pair (`token_type_ids`)."""
+        return tells_types(self.network)
+
     def forward(self, batch: Batch | Packed) -> Tensor:
         """Logits of a batch: (batch, num_labels), on the network's device, in the precision of the context."""
+        if batch.token_type_ids is not None and not self.tells_types:
+            batch = replace(batch, token_type_ids=None)
         if self._vocabulary is not None:
             batch = replace(batch, input_ids=self._vocabulary.translate(batch.input_ids))
         if isinstance(batch, Packed):
@@ -229,22 +237,31 @@ class Classifier(nn.Module):
             return self._packed(batch)
         input_ids_BT = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
         mask_BT = torch.from_numpy(batch.attention_mask).to(self.device, non_blocking=True)
+        types_BT = None
+        if batch.token_type_ids is not None:
+            types_BT = torch.from_numpy(batch.token_type_ids).to(self.device, non_blocking=True)
         if not self.reading.alone:
-            return self.logits(input_ids_BT, mask_BT)
+            return self.logits(input_ids_BT, mask_BT, types_BT)
         lengths = batch.attention_mask.sum(axis=1).tolist()
-        texts = [slice(row, row + 1) for row in range(len(lengths))]
+        texts = [(slice(row, row + 1), slice(length)) for row, length in enumerate(lengths)]
         return torch.cat(
             [
-                self.logits(input_ids_BT[text, :length], mask_BT[text, :length])
-                for text, length in zip(texts, lengths, strict=True)
+                self.logits(input_ids_BT[text], mask_BT[text], types_BT[text] if types_BT is not None else None)
+                for text in texts
             ]
         )
 
-    def logits(self, input_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """Logits (batch, num_labels) of padded token ids. What is padding is the mask's to say."""
+    def logits(self, input_ids_BT: Tensor, mask_BT: Tensor, types_BT: Tensor | None = None) -> Tensor:
+        """Logits (batch, num_labels) of padded token ids. What is padding is the mask's to say.
+
+        types_BT: which text of a pair a token belongs to, where the network asks.
+        """
+        inputs = {"input_ids": input_ids_BT, "attention_mask": mask_BT}
+        if types_BT is not None:
+            inputs["token_type_ids"] = types_BT
         if not self.reading.reads_last:
-            return self.network(input_ids=input_ids_BT, attention_mask=mask_BT).logits  # type: ignore[no-any-return]
-        hidden_BTD = self.network.base_model(input_ids=input_ids_BT, attention_mask=mask_BT).last_hidden_state
+            return self.network(**inputs).logits  # type: ignore[no-any-return]
+        hidden_BTD = self.network.base_model(**inputs).last_hidden_state
         return self._own_head.of_last(last_states(hidden_BTD, mask_BT))
 
     def head_parameters(self) -> set[str]:

@@ -58,6 +58,7 @@ def write_graph(artifact: Artifact, encoded: Encoded) -> None:
             f"no ONNX graph: a {classifier.network.config.model_type} model answers differently for texts that are "
             "padded; predict will use torch"
         )
+    types = encoded.second is not None and classifier.tells_types
     batches = _sample(encoded, classifier.pad_id)
     with torch.inference_mode():
         expected = [classifier(batch).numpy() for batch in batches]
@@ -65,11 +66,11 @@ def write_graph(artifact: Artifact, encoded: Encoded) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch)
         (draft / names.WEIGHTS).symlink_to(weights.resolve())
-        document = _linked(_traced(classifier), classifier.network, weights, draft)
+        document = _linked(_traced(classifier, types=types), classifier.network, weights, draft)
         (draft / names.GRAPH).parent.mkdir()
         (draft / names.GRAPH).write_bytes(document)
         session = graph.open_session(draft)
-        got = [graph.run(session, batch.input_ids, batch.attention_mask) for batch in batches]
+        got = [graph.run(session, batch.input_ids, batch.attention_mask, batch.token_type_ids) for batch in batches]
     difference = max(float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) for a, b in zip(expected, got, strict=True))
     if not difference <= MAX_DIFFERENCE:
         raise ModelError(f"no ONNX graph: its logits differ from torch's by {difference:.1e}; predict will use torch")
@@ -86,12 +87,12 @@ class _Logits(nn.Module):
         self.network = classifier.network
         self._logits = classifier.logits
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self._logits(input_ids, attention_mask)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        return self._logits(input_ids, attention_mask, token_type_ids)
 
 
-def _traced(classifier: Classifier) -> Any:
-    """The network as an ONNX model, its weights by name."""
+def _traced(classifier: Classifier, *, types: bool) -> Any:
+    """The network as an ONNX model, its weights by name. types: with token_type_ids as a third input."""
     network = classifier.network
     with suppress(ValueError):  # an architecture that has one way only
         # Plain matrix products: fewer nodes than what PyTorch's fused attention unfolds into, and as exact.
@@ -99,15 +100,16 @@ def _traced(classifier: Classifier) -> Any:
     input_ids_BT = torch.randint(1, 50, (2, 16))
     mask_BT = torch.ones_like(input_ids_BT)
     mask_BT[1, 10:] = 0
+    inputs = [input_ids_BT, mask_BT, torch.zeros_like(input_ids_BT)][: 3 if types else 2]
     anything = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 _Logits(classifier).eval(),
-                (input_ids_BT, mask_BT),
-                input_names=list(graph.INPUTS),
+                tuple(inputs),
+                input_names=list(graph.INPUTS[: len(inputs)]),
                 output_names=[graph.OUTPUT],
-                dynamic_shapes=(anything, anything),
+                dynamic_shapes=(anything,) * len(inputs),
                 dynamo=True,
                 optimize=False,  # it would fold weights into new ones, which lie in no file
                 verbose=False,

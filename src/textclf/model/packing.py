@@ -20,6 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from textclf.data.batching import Packed, collate, pack
 from textclf.data.encoding import Encoded
+from textclf.model.backbone import tells_types
 from textclf.model.heads import OwnHead
 
 ATTENTION = "textclf_packed"
@@ -125,8 +126,11 @@ class PackedForward:
         input_ids = torch.from_numpy(batch.input_ids).to(device)
         position_ids = torch.from_numpy(batch.position_ids + self._first_position).to(device)
         with _attention_of(self._base, ATTENTION):
+            types = {}
+            if batch.token_type_ids is not None:
+                types["token_type_ids"] = torch.from_numpy(batch.token_type_ids).to(device)[None]
             hidden_TD = self._base(
-                input_ids=input_ids[None], position_ids=position_ids[None], packing=layout
+                input_ids=input_ids[None], position_ids=position_ids[None], packing=layout, **types
             ).last_hidden_state[0]
         if self._reads_last:
             last_B = torch.from_numpy(batch.starts + batch.lengths - 1).to(device)
@@ -159,7 +163,9 @@ def packed_forward(
     ids = np.random.default_rng(0).integers(0, vocabulary, sum(lengths))
     # The pad token would hide itself.
     ids = np.where(ids == pad_id, (ids + 1) % vocabulary, ids).astype(np.int32)
-    texts = Encoded(ids, np.cumsum([0, *lengths]), np.zeros(len(lengths), dtype=bool))
+    # Pairs, where the network can tell the two texts apart: they are the harder case.
+    second = np.array(lengths) // 2 if tells_types(network) else None
+    texts = Encoded(ids, np.cumsum([0, *lengths]), np.zeros(len(lengths), dtype=bool), second)
     rows = np.arange(len(lengths))
     forward = PackedForward(network, reads_last=reads_last)
     was_training = network.training
@@ -168,9 +174,11 @@ def packed_forward(
         with torch.inference_mode():
             packed = forward(pack(texts, rows, pad_id=pad_id))
             padded = collate(texts, rows, pad_id=pad_id)
+            inputs = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
+            if padded.token_type_ids is not None:
+                inputs["token_type_ids"] = padded.token_type_ids
             expected = network(
-                input_ids=torch.from_numpy(padded.input_ids).to(network.device),
-                attention_mask=torch.from_numpy(padded.attention_mask).to(network.device),
+                **{name: torch.from_numpy(values).to(network.device) for name, values in inputs.items()}
             ).logits
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
         return None  # an attention that does not go through the interface, or a head that wants more than hidden states

@@ -254,6 +254,10 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
     return Facts(
         max_length=bench.max_length,
         prompt=bench.config.model.prompt,
+        form=prepared.form,
+        columns={"text": prepared.text_column}
+        | ({"text_pair": prepared.text_pair_column} if prepared.text_pair_column is not None else {}),
+        overflow=bench.config.model.overflow,
         base_model=bench.base_name,
         base_revision=bench.base.revision,
         dataset=prepared.name,

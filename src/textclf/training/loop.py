@@ -44,6 +44,7 @@ class Learning:
     targets: as `LabelSet.targets` has them. order: epoch -> the rows of its steps. batches: rows of a step -> its
     forward passes. tokens: of all training texts. validation_tokens: what `validate` scores. final_tokens: what is
     scored after the loop. baseline: the classifier can answer already, so it is judged before the first step.
+    weights: (rows,) float32, what each row counts in the loss, 1 on average; None: all alike.
     """
 
     targets: np.ndarray
@@ -55,6 +56,7 @@ class Learning:
     validation_tokens: int
     final_tokens: int
     baseline: bool
+    weights: np.ndarray | None = None
 
 
 def fit(
@@ -115,7 +117,10 @@ def fit(
                 with device.autocast():
                     logits = classifier(batch)
                 targets_B = targets[torch.from_numpy(batch.rows).to(device.torch_device)]
-                loss = learning.loss(logits, targets_B).sum() / len(rows)
+                loss_B = learning.loss(logits, targets_B)
+                if learning.weights is not None:
+                    loss_B = loss_B * torch.from_numpy(learning.weights[batch.rows]).to(loss_B.device)
+                loss = loss_B.sum() / len(rows)
                 scaler.scale(loss).backward()
                 step_loss += loss.detach()
         except torch.OutOfMemoryError as err:

@@ -10,14 +10,15 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from textclf.artifact import hub
-from textclf.config import ModelConfig, RunConfig
+from textclf.config import Metric, ModelConfig, Overflow, RunConfig
 from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
 from textclf.data.encoded_files import cut_kept, encode_kept
 from textclf.data.encoding import Encoded, encode
+from textclf.data.forms import Questions, questions_of
 from textclf.data.preparation import Prepared, prepare
 from textclf.data.rows import Rows
 from textclf.errors import DataError, UsageError
-from textclf.metrics import AnyMetrics, measure
+from textclf.metrics import AnyMetrics, Metrics, measure
 from textclf.model.adapters import require_peft
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
@@ -38,6 +39,8 @@ DEFAULT_LENGTH = 512
 class Workbench:
     """All that a training needs, before its first step.
 
+    encoded, targets: of training texts that are read in windows, a row is a window; of other splits, a text has one
+    target. questions: how rows make up questions with choices, where they do.
     probe_rows: training rows that a linear probe learns from, None where there is none.
     packs: batches are packed. baseline: the classifier can answer before its first step. spent: seconds that choosing
     the head took.
@@ -55,6 +58,7 @@ class Workbench:
     plan: Plan
     max_length: int
     probe_rows: np.ndarray | None
+    questions: dict[str, Questions]
     packs: bool = False
     baseline: bool = False
     spent: float = 0.0
@@ -91,15 +95,18 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     if wanted is not None and wanted > limit:
         raise UsageError(f"model.max_length is {wanted}; {base_name} reads at most {limit} tokens")
     rows = {split: prepared.rows(split) for split in prepared.splits}
-    prompt = config.model.prompt
-    _check_prompt(prompt, tokenizer, wanted or min(limit, DEFAULT_LENGTH))
-    train = _encode(rows["train"], tokenizer, wanted or min(limit, DEFAULT_LENGTH), prompt, "train", observe)
-    max_length = wanted or _choose_max_length(train.lengths, min(limit, DEFAULT_LENGTH))
-    train = cut_kept(train, backend(tokenizer), max_length, prompt=prompt)
+    overflow, prompt = config.model.overflow, config.model.prompt
+    _check_prompt(prompt, rows["train"], tokenizer, wanted or min(limit, DEFAULT_LENGTH))
+    questions = {split: some for split, part in rows.items() if (some := questions_of(part)) is not None}
+    train, max_length = _encode_train(rows, tokenizer, config.model, min(limit, DEFAULT_LENGTH), observe)
     encoded = {"train": train} | {
-        split: _encode(rows[split], tokenizer, max_length, prompt, split, observe) for split in rows if split != "train"
+        split: _encode(rows[split], tokenizer, max_length, split, observe, overflow, prompt)
+        for split in rows
+        if split != "train"
     }
     targets = {split: prepared.label_set.targets(part.labels) for split, part in rows.items()}
+    if train.text is not None:
+        targets["train"] = targets["train"][train.text]
     fresh = needs_start(classifier, config.model)
     probe_rows = None
     if config.train.probe and fresh and config.model.head_hidden:
@@ -111,7 +118,7 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         if probe_rows is None:
             observe(Notice("no linear probe: too few texts for so many labels"))
     plan = make_plan(
-        config.train,
+        replace(config.train, metric=_metric(config.train.metric, bool(questions))),
         prepared.label_set,
         rows=len(train),
         width=classifier.width,
@@ -128,12 +135,7 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
             f"{prepared.name}: too few texts for so many labels to fit a linear probe, and no epoch follows it",
             hint="leave out --fast, or drop rare labels with --min-label-count",
         )
-    cut = (
-        f"{train.truncated.mean():.1%} of the training texts are longer and lose their end"
-        if train.truncated.any()
-        else "no training text is longer"
-    )
-    for message in (f"max_length {max_length} tokens: {cut}", *plan.reasons):
+    for message in (f"max_length {max_length} tokens: {_cut(train, overflow)}", *plan.reasons):
         observe(Notice(message))
     return Workbench(
         config=replace(config, train=plan.config, model=replace(config.model, max_length=max_length)),
@@ -148,6 +150,7 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         plan=plan,
         probe_rows=probe_rows,
         max_length=max_length,
+        questions=questions,
     )
 
 
@@ -207,6 +210,10 @@ def make_learning(bench: Workbench) -> Learning:
         cuts = micro_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows, max_padding=max_padding)
         return [collate(encoded, cut, pad_id=pad_id) for cut in cuts]
 
+    weights = None
+    if encoded.text is not None:
+        share_R = 1 / np.repeat(encoded.windows, encoded.windows)  # a text counts once, however many windows it has
+        weights = (share_R / share_R.mean()).astype(np.float32)
     return Learning(
         targets=bench.targets["train"],
         order=order,
@@ -217,12 +224,18 @@ def make_learning(bench: Workbench) -> Learning:
         validation_tokens=len(bench.encoded["validation"].ids),
         final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train"),
         baseline=bench.baseline,
+        weights=weights,
     )
 
 
 def measure_split(bench: Workbench, split: str, observe: Observer = ignore) -> AnyMetrics:
     """Measure a split with the weights as they are."""
-    return measure(bench.targets[split], split_probabilities(bench, split, observe), bench.prepared.label_set)
+    label_set, probs_NC = bench.prepared.label_set, split_probabilities(bench, split, observe)
+    metrics = measure(bench.targets[split], probs_NC, label_set)
+    if split in bench.questions and isinstance(metrics, Metrics):
+        right_Q = bench.questions[split].right(probs_NC, label_set.label2id)
+        metrics = replace(metrics, question_accuracy=float(right_Q.mean()))
+    return metrics
 
 
 def split_probabilities(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
@@ -231,7 +244,7 @@ def split_probabilities(bench: Workbench, split: str, observe: Observer = ignore
     logits_NC = score(
         bench.classifier, bench.encoded[split], on_progress=lambda done: observe(Phase(f"score {split}", done, total))
     )
-    return bench.prepared.label_set.probabilities(logits_NC)
+    return bench.prepared.label_set.probabilities(bench.encoded[split].per_text(logits_NC))
 
 
 def short_name(reference: str | None) -> str:
@@ -243,27 +256,86 @@ def short_name(reference: str | None) -> str:
     return named.name.split(".")[0] if path.is_file() else named.name
 
 
-def _check_prompt(prompt: str | None, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    if prompt is not None:
-        tokens = int(encode([""], backend(tokenizer), prompt=prompt).lengths[0])
-        if tokens >= max_length:
-            raise UsageError(f"model.prompt takes {tokens} tokens; the model reads {max_length}, text included")
+def _check_prompt(prompt: str | None, train: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    if prompt is None:
+        return
+    if train.pair_column is not None:
+        raise UsageError("model.prompt goes around single texts; these rows are pairs or questions with choices")
+    tokens = int(encode([""], backend(tokenizer), prompt=prompt).lengths[0])
+    if tokens >= max_length:
+        raise UsageError(f"model.prompt takes {tokens} tokens; the model reads {max_length}, text included")
+
+
+def _encode_train(
+    rows: dict[str, Rows],
+    tokenizer: PreTrainedTokenizerBase,
+    model: ModelConfig,
+    limit: int,
+    observe: Observer,
+) -> tuple[Encoded, int]:
+    """The training texts, and the max_length that was wanted, or chosen by them up to `limit`."""
+    train, wanted, overflow, prompt = rows["train"], model.max_length, model.overflow, model.prompt
+    if wanted is not None:
+        return _encode(train, tokenizer, wanted, "train", observe, overflow, prompt), wanted
+    if train.pair_column is None and overflow == "truncate":
+        encoded = _encode(train, tokenizer, limit, "train", observe, prompt=prompt)
+        max_length = _choose_max_length(encoded.lengths, limit)
+        return cut_kept(encoded, backend(tokenizer), max_length, prompt=prompt), max_length
+    whole = _encode(train, tokenizer, None, "train", observe)
+    # Choices are never cut, so the longest of any split have to fit in, with something of their question.
+    least = max(_longest_pair(part, tokenizer) for part in rows.values()) + 16 if train.has_questions else 0
+    max_length = _choose_max_length(whole.lengths, limit, least=least)
+    return _encode(train, tokenizer, max_length, "train", observe, overflow), max_length
+
+
+def _longest_pair(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> int:
+    assert rows.pair_column is not None
+    return int(encode_kept(rows.pair_column, backend(tokenizer)).lengths.max(initial=0))
+
+
+def _metric(wanted: Metric | None, questions: bool) -> Metric | None:
+    """What the best checkpoint is chosen by, where rows are questions. Raises UsageError for a metric of questions
+    where there are none."""
+    if wanted == "question_accuracy" and not questions:
+        raise UsageError(
+            "train.metric is question_accuracy, but the rows are no questions with choices",
+            hint="--form binary or multiclass reads them as such",
+        )
+    return "question_accuracy" if wanted is None and questions else wanted
+
+
+def _cut(train: Encoded, overflow: Overflow) -> str:
+    """What became of the training texts that are too long, in words."""
+    count, total = train.texts_cut, len(train.windows)
+    if not count:
+        return "no training text is longer"
+    fate = {
+        "truncate": "lose their end",
+        "head-tail": "lose their middle",
+        "window": f"are read in {int(train.windows[train.windows > 1].sum()):,} windows",
+    }
+    return f"{count:,} of {total:,} training texts ({count / total:.1%}) are longer and {fate[overflow]}"
 
 
 def _encode(
     rows: Rows,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    prompt: str | None,
+    max_length: int | None,
     split: str,
     observe: Observer,
+    overflow: Overflow = "truncate",
+    prompt: str | None = None,
 ) -> Encoded:
     texts = rows.text_column
     return encode_kept(
         texts,
         backend(tokenizer),
+        pairs=rows.pair_column,
         max_length=max_length,
         prompt=prompt,
+        overflow=overflow,
+        keep_pairs=rows.has_questions,
+        where=rows.where,
         on_progress=lambda done: observe(Phase(f"tokenise {split}", done, len(texts))),
     )
 
@@ -273,10 +345,10 @@ def _length_limit(classifier: Classifier, tokenizer: PreTrainedTokenizerBase) ->
     return min(int(tokenizer.model_max_length), classifier.positions)
 
 
-def _choose_max_length(lengths_N: np.ndarray, limit: int) -> int:
-    """The first of 64, 128, 256, 512 tokens that 99 % of the texts fit in, at most `limit`.
+def _choose_max_length(lengths_N: np.ndarray, limit: int, *, least: int = 0) -> int:
+    """The first of 64, 128, 256, 512 tokens that 99 % of the texts fit in, `least` or more, at most `limit`.
 
     Room above the longest text seen costs nothing, as batches are padded to their own longest text only.
     """
-    needed = float(np.percentile(lengths_N, 99))
+    needed = max(least, float(np.percentile(lengths_N, 99)))
     return next((size for size in (64, 128, 256) if needed <= size and size < limit), limit)
