@@ -159,7 +159,7 @@ class ModelConfig:
             )
         if self.prompt is not None and self.overflow != "truncate":
             raise ConfigError(
-                f"model.prompt does not go with model.overflow {self.overflow}: words around a text stand around its start",
+                f"model.prompt does not go with model.overflow {self.overflow}: it stands around a text's start",
                 hint="leave out one of the two",
             )
         if self.head == "native":
