@@ -211,3 +211,13 @@ def test_every_knob_is_documented() -> None:
             if isinstance(knob, ast.AnnAssign):
                 documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
                 assert documented, f"{name}.{ast.unparse(knob.target)} says nothing about itself"
+
+
+def test_what_is_said_of_one_model_is_not_said_of_the_one_in_its_place() -> None:
+    preset = {"model": {"name": "a/b", "tokenizer": "c/d", "revision": "main", "allow_bin": True, "max_length": 64}}
+    kept, changed = build(preset, {"model": {"name": "a/b"}}).model, build(preset, {"model": {"name": "e/f"}}).model
+    assert (kept.tokenizer, kept.revision, kept.allow_bin) == ("c/d", "main", True)
+    assert (changed.tokenizer, changed.revision, changed.allow_bin) == (None, None, False)
+    assert changed.max_length == 64
+    given = build(preset, {"model": {"name": "e/f", "tokenizer": "g/h"}}).model
+    assert given.tokenizer == "g/h"

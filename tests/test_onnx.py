@@ -209,7 +209,7 @@ def test_a_fresh_run_answers_without_torch(cli: Run, tiny_base: Path, tiny_csv: 
     assert trained.returncode == 0, trained.stderr
     assert loaded_by(tmp_path / "run", "--format", "jsonl", input="where is my card\nsecond\n") == set()
     done = cli("export", tmp_path / "run", "--int8", "--force")
-    assert done.returncode == 0 and "the same label as fp32" in done.stderr, done.stderr
+    assert done.returncode == 0 and "the same answer as fp32" in done.stderr, done.stderr
     assert loaded_by(tmp_path / "run", "--runtime", "int8", input="x\n") == set()
 
 

@@ -244,6 +244,8 @@ TINY = {
     "scientific-distilbert": "distilbert",
     "scientific-gpt2": "gpt2",
     "bert-base": "bert",
+    "hate-openelm-270m": "openelm",
+    "hate-openelm-450m": "openelm",
 }
 """A tiny model of the architecture of each preset."""
 

@@ -268,9 +268,13 @@ class RunConfig:
 SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
 
 
+_OF_ONE_MODEL = ("tokenizer", "revision", "allow_bin")
+
+
 def build(*layers: Mapping[str, Any], where: str = "config") -> RunConfig:
     """Merge nested mappings, later over earlier, into a RunConfig.
 
+    A model that takes another's place does so without that one's tokenizer, revision and leave to open pickles.
     Raises ConfigError for an unknown section or key (with the nearest known name), a value of the
     wrong type or out of range.
     """
@@ -283,6 +287,9 @@ def build(*layers: Mapping[str, Any], where: str = "config") -> RunConfig:
                 raise ConfigError(
                     f"{where}: {section} is not a group of keys", hint=f"write {section}: with indented keys below"
                 )
+            if section == "model" and "name" in values and values["name"] != merged[section].get("name"):
+                for key in _OF_ONE_MODEL:
+                    merged[section].pop(key, None)
             merged[section].update(values)
     return RunConfig(**{name: _section(cls, name, merged[name], where) for name, cls in SECTIONS.items()})
 
