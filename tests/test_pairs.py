@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,10 @@ def _write(path: Path, count: int = 90) -> Path:
 def test_pairs_from_a_csv_to_answers(cli: Run, tiny_base: Path, tmp_path: Path) -> None:
     data, out = _write(tmp_path / "nli.csv"), tmp_path / "run"
     textclf.finetune(tiny_base, data, epochs=1, device="cpu", out=out)
+    shown = cli("finetune", "--model", tiny_base, "-d", data, "--epochs", "1", "--device", "cpu", "-o", out)
+    example = shlex.split(next(line for line in shown.stderr.splitlines() if "| textclf predict" in line).split("|")[0])
+    line = subprocess.run(example, capture_output=True, text=True, check=True).stdout
+    assert cli("predict", out, input=line).stdout.count("\n") == 1
     facts = json.loads((out / "model" / "textclf.json").read_text())
     assert (facts["form"], facts["columns"]) == ("pair", {"text": "premise", "text_pair": "hypothesis"})
     card = (out / "model" / "README.md").read_text()

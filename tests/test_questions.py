@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,13 @@ def test_questions_from_rows_to_answers(cli: Run, tiny_base: Path, tmp_path: Pat
     assert document["metrics"]["rows"] > answered["questions"] or form == "multiclass"
     shown = cli("eval", out)
     assert "question accuracy" in shown.stdout and "chance" in shown.stdout
+
+    shown = cli(
+        "finetune", "--model", tiny_base, "-d", data, "--form", form, "--epochs", "1", "--device", "cpu", "-o", out
+    )
+    example = shlex.split(next(line for line in shown.stderr.splitlines() if "| textclf predict" in line).split("|")[0])
+    line = subprocess.run(example, capture_output=True, text=True, check=True).stdout
+    assert cli("predict", out, input=line).returncode == 0
 
     # What eval counts as right is what predict answers.
     asked = _jsonl(tmp_path / "asked.jsonl", [{k: row[k] for k in ("question", "choices")} for row in _many()])

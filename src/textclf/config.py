@@ -183,7 +183,8 @@ class TrainConfig:
     """How the model learns."""
 
     epochs: float | None = None
-    """Passes over train. None: as many as make about 1,000 steps, from 3 to 15. 0: the linear probe alone."""
+    """Passes over train. None: from 3 to 15, as many as make about 600 steps, or 1,000 where the head starts from
+    nothing. 0: the linear probe alone."""
     probe: bool = True
     """Start the head from a linear probe: logistic regression on the pretrained features. Never end below it."""
     learning_rate: float | None = None

@@ -264,6 +264,7 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool) -> None:
     from textclf.config import check_complete
 
     check_complete(request)  # before torch is imported, which takes seconds
+    from textclf.artifact.folder import read
     from textclf.training.finetuning import finetune as run_finetune
 
     with TrainingDisplay() as display:
@@ -289,8 +290,12 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool) -> None:
     reference = run.name if out is None else str(run.folder)
     terminal.say(f"model: {run.model_folder}")
     terminal.say("next:")
+    asked = {
+        "text": 'echo "a text to classify"',
+        "pair": r'printf "one text\tanother text\n"',
+    }.get(read(run.model_folder).form, """echo '{"question": "What is 2 + 2?", "choices": ["3", "4"]}'""")
     for command in (
-        f'echo "a text to classify" | textclf predict {reference}',
+        f"{asked} | textclf predict {reference}",
         f"textclf eval {reference}",
         f"textclf push {reference} OWNER/NAME",
     ):

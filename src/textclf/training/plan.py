@@ -12,8 +12,10 @@ from textclf.labels import LabelSet
 from textclf.metrics import judged_by, metrics_of
 from textclf.model.losses import label_smoothing
 
-STEPS_WANTED = 1000
-"""Optimizer steps that a fine-tuning wants at least; see docs/explanation/defaults.md."""
+STEPS_WANTED = 600
+"""Optimizer steps that a fine-tuning from a linear probe wants at least; see docs/explanation/defaults.md."""
+STEPS_WANTED_AFRESH = 1000
+"""The same of one whose head starts from nothing."""
 
 LORA_FACTOR = 10
 """Adapters learn best at about ten times the rate of full fine-tuning ("LoRA Without Regret", Schulman et al. 2025)."""
@@ -62,9 +64,10 @@ def make_plan(
     steps_per_epoch = math.ceil(rows / config.batch_size)
     epochs = config.epochs
     if epochs is None:
-        epochs = float(min(15, max(3, math.ceil(STEPS_WANTED / steps_per_epoch))))
+        wanted = STEPS_WANTED if probed else STEPS_WANTED_AFRESH
+        epochs = float(min(15, max(3, math.ceil(wanted / steps_per_epoch))))
         reasons.append(
-            f"{epochs:g} epochs: {steps_per_epoch} steps each, about {STEPS_WANTED} are wanted, from 3 to 15 epochs"
+            f"{epochs:g} epochs: {steps_per_epoch} steps each, about {wanted} are wanted, from 3 to 15 epochs"
         )
     steps = max(1, round(epochs * steps_per_epoch)) if epochs else 0
     rate = config.learning_rate
