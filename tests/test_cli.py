@@ -16,6 +16,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import safetensors.numpy
 from typer.testing import CliRunner
 
 from textclf import __version__
@@ -123,6 +124,9 @@ def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tm
     ]  # fmt: skip
     assert estimate["rows"] == {"train": 96, "validation": 12, "test": 12} and estimate["steps"] == 45
     assert 0 <= estimate["padding_waste"] < 0.3 and estimate["seconds"] > 0 and estimate["memory"] > 1e8
+    weights = safetensors.numpy.load_file(tiny_base / "model.safetensors")
+    # All words, though only those of the texts are trained; the pretrained model lacks a head of 3 labels alone.
+    assert estimate["parameters"] >= sum(one.size for one in weights.values())
 
     done = cli("finetune", "-m", tiny_base, "-d", tiny_csv, "--epochs", "1", "--json")
     run = json.loads(done.stdout)

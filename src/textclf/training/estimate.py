@@ -54,6 +54,7 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
     Nothing is written but the prepared data in the cache. Raises what `finetune` raises before training.
     """
     bench = assemble(request, on_event)
+    parameters = _count(bench)
     # Which head it will be is found by a linear probe, which is not fitted here; a step takes as long with either.
     bench = with_head(bench, asked_head(bench.classifier, request.model) or bench.classifier.head)
     plan, train = bench.plan, bench.encoded["train"]
@@ -67,7 +68,6 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
     probed = min(MAX_ROWS / len(train), 1.0) * learning.tokens if plan.config.probe else 0
     scored = evaluations * learning.validation_tokens + learning.final_tokens + probed
     seconds = (computed * plan.steps / plan.steps_per_epoch + scored / 3) / tokens_per_second
-    parameters = sum(parameter.numel() for parameter in bench.classifier.parameters())
     return Estimate(
         rows=dict(bench.prepared.splits),
         labels=len(bench.prepared.label_set),
@@ -80,11 +80,16 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
         micro_batches=len(passes),
         seconds=float(seconds),
         memory=bench.device.peak_memory(),
-        # Weights, their mean and two moments in fp32, for two checkpoints and the best; then the model itself.
-        disk=4 * parameters * (3 * (3 + bool(plan.config.averaging)) + 1),
+        # Weights, their mean and two moments in fp32, for two checkpoints and the best; then the whole model.
+        disk=4 * (_count(bench) * 3 * (3 + bool(plan.config.averaging)) + parameters),
         device=bench.device.reason,
         config=as_dict(bench.config),
     )
+
+
+def _count(bench: Workbench) -> int:
+    """Parameters that the classifier holds at the moment."""
+    return sum(parameter.numel() for parameter in bench.classifier.parameters())
 
 
 def _try(bench: Workbench, learning: Learning, order: list[np.ndarray]) -> float:
