@@ -133,13 +133,18 @@ def without_traces(document: Any, *, where: str, keep: Container[str] = ()) -> A
     if not isinstance(document, str) or document in keep:
         return document
     text = last_part(document)
+    check_traces(text, where=where)
+    return text
+
+
+def check_traces(text: str, *, where: str) -> None:
+    """Raises RefusedError where a text names this machine or a home folder."""
     found = _HOMES.search(text) or _this_machine().search(text)
     if found:
         raise RefusedError(
             f"{where} holds {found[0]!r}, which names this machine or its user; nothing was pushed",
             hint="take it out of the file, then push again",
         )
-    return text
 
 
 def last_part(text: str) -> str:
