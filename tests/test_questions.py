@@ -155,6 +155,9 @@ def test_an_answer_that_is_the_text_of_two_choices_is_refused(tmp_path: Path) ->
 def test_settings_of_other_labels_do_not_go_with_questions(tmp_path: Path, setting: dict[str, Any], flag: str) -> None:
     with pytest.raises(UsageError, match=f"{flag} does not go with form multiclass"):
         prepare(_jsonl(tmp_path / "q.jsonl", _many()), form="multiclass", **setting)
+    if "other_label" not in setting:
+        with pytest.raises(UsageError, match=f"{flag} does not go with form binary"):
+            read_labelled(tmp_path / "q.jsonl", form="binary", **setting)
 
 
 def test_only_choices_are_shuffled(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def read_labelled(
         columns=columns,
     )
     question_form: forms.Form | None = "binary" if form == "binary" else "multiclass" if form == "multiclass" else None
+    _check_form(question_form, wanted)
     reading = _read(source, wanted, question_form)
     if form in ("text", "pair") and (reading.choice.pair is not None) != (form == "pair"):
         raise DataError(
