@@ -215,8 +215,8 @@ def finetune(
         "--epochs": epochs, "--learning-rate": learning_rate, "--layer-decay": layer_decay, "--freeze": freeze,
         "--lora": lora, "--patience": patience,
     }  # fmt: skip
-    for flag, given in of_fine_tuning.items() if fast else ():
-        if given is not None:
+    for flag, given in of_fine_tuning.items():
+        if fast and given is not None:
             raise UsageError(f"--fast does not fine-tune, so {flag} says nothing", hint="give one of the two")
     flags = {
         "name": model, "tokenizer": tokenizer, "dataset": dataset, "text_column": text_column,
