@@ -243,6 +243,7 @@ def test_an_output_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         (["--threshold", "1.5"], 2, "--threshold"),
         (["-o", "x.parquet"], 2, "no format of answers"),
         (["--text-column", "text"], 2, "no columns"),
+        (["--text-pair-column", "text"], 2, "--text-pair-column was given"),
         (["in.csv", "-o", "in.csv"], 2, "also an input"),
         (["missing.csv"], 3, "no such file"),
         (["in.csv", "--text-column", "txet"], 3, "did you mean 'text'"),

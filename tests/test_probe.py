@@ -118,6 +118,8 @@ def test_fast_is_the_probe_alone(cli: Callable[..., Any], tiny_base: Path, tiny_
     assert json.loads(done.stdout)["metrics"]["test"]["accuracy"] > 0.5
     both = cli("finetune", "--model", tiny_base, "--dataset", tiny_csv, "--fast", "--epochs", "2")
     assert both.returncode == 2 and "--fast" in both.stderr
+    lora = cli("finetune", "--model", tiny_base, "--dataset", tiny_csv, "--fast", "--lora", "4")
+    assert lora.returncode == 2 and "so --lora says nothing" in lora.stderr
 
 
 def test_fast_needs_enough_texts_for_the_labels(tiny_base: Path, tmp_path: Path) -> None:

@@ -211,8 +211,13 @@ def finetune(
     from textclf.config import assignment, build, by_field
     from textclf.errors import UsageError
 
-    if fast and epochs is not None:
-        raise UsageError("--fast does not fine-tune, so --epochs says nothing", hint="give one of the two")
+    of_fine_tuning = {
+        "--epochs": epochs, "--learning-rate": learning_rate, "--layer-decay": layer_decay, "--freeze": freeze,
+        "--lora": lora, "--patience": patience,
+    }  # fmt: skip
+    for flag, given in of_fine_tuning.items():
+        if fast and given is not None:
+            raise UsageError(f"--fast does not fine-tune, so {flag} says nothing", hint="give one of the two")
     flags = {
         "name": model, "tokenizer": tokenizer, "dataset": dataset, "text_column": text_column,
         "text_pair_column": text_pair_column, "label_column": label_column, "form": form,

@@ -134,6 +134,7 @@ def read_labelled(
         columns=columns,
     )
     question_form: forms.Form | None = "binary" if form == "binary" else "multiclass" if form == "multiclass" else None
+    _check_form(question_form, wanted)
     reading = _read(source, wanted, question_form)
     if form in ("text", "pair") and (reading.choice.pair is not None) != (form == "pair"):
         raise DataError(
@@ -244,6 +245,7 @@ class _Log:
 
 def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Prepared:
     form = wanted.form or source.form
+    _check_form(form, wanted)
     reading = _read(source, wanted, form)
     log = _Log([*reading.steps])
     choice = reading.choice
@@ -283,6 +285,22 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
     )
     _keep(prepared, splits)
     return prepared
+
+
+def _check_form(form: forms.Form | None, wanted: DataConfig) -> None:
+    """Raises UsageError for settings that mean nothing to questions, or to anything else."""
+    if form is None:
+        if wanted.shuffle_choices:
+            raise UsageError("--shuffle-choices is for questions with choices", hint="give --form multiclass too")
+        return
+    for flag, given, why in (
+        ("--text-pair-column", wanted.text_pair_column, "finds question and choices itself"),
+        ("--label-delimiter", wanted.label_delimiter, "has one answer a question"),
+        ("--label-columns", wanted.label_columns, "has one answer a question"),
+        ("--other-label", wanted.other_label, "has letters or verdicts as labels"),
+    ):
+        if given is not None:
+            raise UsageError(f"{flag} does not go with form {form}, which {why}", hint=f"leave out {flag}")
 
 
 def _only_labelled(source: Source, reading: _Reading, log: _Log) -> dict[str, Rows]:

@@ -116,7 +116,8 @@ def check_inputs(paths: list[str], wanted: Wanted | None = None, *, stdin: Binar
     named = wanted.text_column or wanted.text_pair_column
     if named is not None and all(path == STDIN or _is_plain(Path(path)) for path in paths):
         raise UsageError(
-            "--text-column was given, but these texts have no columns: every line is a text",
+            f"{'--text-column' if wanted.text_column else '--text-pair-column'} was given, but these texts have no "
+            "columns: every line is a text",
             hint="give a file with columns: csv, tsv, jsonl, json, parquet or arrow",
         )
     first = None if paths[0] == STDIN else files.data_file(Path(paths[0]), name=paths[0])
