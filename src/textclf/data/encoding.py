@@ -88,6 +88,10 @@ class Encoded:
         counts: np.ndarray = np.unique(self.text, return_counts=True)[1]
         return counts
 
+    def rows_of(self, texts: np.ndarray) -> np.ndarray:
+        """The rows of some texts, given in ascending order: (rows,) int64."""
+        return texts if self.text is None else np.flatnonzero(np.isin(self.text, texts))
+
     @property
     def texts_cut(self) -> int:
         """How many texts had more tokens than max_length."""
@@ -95,7 +99,8 @@ class Encoded:
         return int(self.truncated[first].sum())
 
     def per_text(self, logits_RC: np.ndarray) -> np.ndarray:
-        """Logits of rows to logits of texts: the mean over a text's windows, (texts, num_labels).
+        """Logits of rows to logits of texts: the mean over a text's windows, (texts, num_labels). Also of the features
+        that a linear layer makes logits of: the mean comes to the same.
 
         Logits, not probabilities: training gives every window the text's label and its share of the loss, which is
         the mean of log-probabilities over the windows, and so is this up to a constant. A window that says nothing

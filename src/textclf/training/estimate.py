@@ -65,7 +65,7 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
     computed = sum(batch.input_ids.size for batch in passes)
     evaluations = -(-plan.steps // plan.eval_every)
     # A forward pass is a third of a step's work.
-    probed = min(MAX_ROWS / len(train), 1.0) * learning.tokens if plan.config.probe else 0
+    probed = min(MAX_ROWS / len(train.windows), 1.0) * learning.tokens if plan.config.probe else 0
     scored = evaluations * learning.validation_tokens + learning.final_tokens + probed
     seconds = (computed * plan.steps / plan.steps_per_epoch + scored / 3) / tokens_per_second
     return Estimate(

@@ -39,9 +39,9 @@ DEFAULT_LENGTH = 512
 class Workbench:
     """All that a training needs, before its first step.
 
-    encoded, targets: of training texts that are read in windows, a row is a window; of other splits, a text has one
-    target. questions: how rows make up questions with choices, where they do.
-    probe_rows: training rows that a linear probe learns from, None where there is none.
+    encoded: of texts that are read in windows, a row is a window. targets: of texts, however many rows they have.
+    questions: how rows of the data make up questions with choices, where they do.
+    probe_rows: training texts that a linear probe learns from, None where there is none.
     packs: batches are packed. baseline: the classifier can answer before its first step. spent: seconds that choosing
     the head took.
     """
@@ -105,8 +105,6 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         if split != "train"
     }
     targets = {split: prepared.label_set.targets(part.labels) for split, part in rows.items()}
-    if train.text is not None:
-        targets["train"] = targets["train"][train.text]
     fresh = needs_start(classifier, config.model)
     probe_rows = None
     if config.train.probe and fresh and config.model.head_hidden:
@@ -210,12 +208,13 @@ def make_learning(bench: Workbench) -> Learning:
         cuts = micro_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows, max_padding=max_padding)
         return [collate(encoded, cut, pad_id=pad_id) for cut in cuts]
 
-    weights = None
+    targets, weights = bench.targets["train"], None
     if encoded.text is not None:
+        targets = targets[encoded.text]
         share_R = 1 / np.repeat(encoded.windows, encoded.windows)  # a text counts once, however many windows it has
         weights = (share_R / share_R.mean()).astype(np.float32)
     return Learning(
-        targets=bench.targets["train"],
+        targets=targets,
         order=order,
         batches=batches,
         tokens=len(encoded.ids),
