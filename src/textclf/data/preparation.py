@@ -244,6 +244,7 @@ class _Log:
 
 def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Prepared:
     form = wanted.form or source.form
+    _check_form(form, wanted)
     reading = _read(source, wanted, form)
     log = _Log([*reading.steps])
     choice = reading.choice
@@ -251,24 +252,26 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
     del reading  # and with it the rows that were dropped
     pa.default_memory_pool().release_unused()
     splits = _without_empty(splits, log)
-    splits, label_set = _labels(splits, least, wanted, log)
-    splits = _sampled(splits, wanted, log)
-    _check_enough(splits["train"], label_set, wanted)
+    if form == "binary":  # a letter is the answer's place there, and no label
+        label_set = LabelSet(VERDICTS)
+        splits = _sampled(splits, wanted, log)
+    else:
+        splits, label_set = _labels(splits, least, wanted, log)
+        splits = _sampled(splits, wanted, log)
+        _check_enough(splits["train"], label_set, wanted)
     splits = number_texts(splits)
     pa.default_memory_pool().release_unused()
     splits = _split(splits, wanted, log)
     splits["train"] = _balanced(splits["train"], wanted, log)
-    counts = _counts(splits, label_set)
-    findings = quality.findings(splits, counts)
+    findings = quality.findings(splits, _counts(splits, label_set) if form != "binary" else {})
     if form is not None:
-        splits, label_set = _formed(splits, label_set, form, wanted, log)
-        counts = _counts(splits, label_set)
+        splits = _formed(splits, form, wanted, log)
     prepared = Prepared(
         folder=folder,
         name=source.name,
         label_set=label_set,
         splits={split: len(rows) for split, rows in splits.items()},
-        label_counts=counts,
+        label_counts=_counts(splits, label_set),
         text_column=choice.text,
         label_column=choice.label_source,
         fingerprint=_fingerprint(splits, label_set),
@@ -283,6 +286,27 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
     )
     _keep(prepared, splits)
     return prepared
+
+
+def _check_form(form: forms.Form | None, wanted: DataConfig) -> None:
+    """Raise UsageError for a setting that says nothing of rows of this form."""
+    if wanted.shuffle_choices and form != "multiclass":
+        raise UsageError(
+            "--shuffle-choices is for questions whose choices are read together", hint="add --form multiclass"
+        )
+    of_texts = (wanted.text_pair_column, wanted.label_delimiter, wanted.label_columns)
+    if form is not None and any(one is not None for one in of_texts):
+        raise UsageError(
+            "--text-pair-column, --label-delimiter and --label-columns say nothing of questions with choices",
+            hint="name the column of the questions with --text-column, that of the answers with --label-column",
+        )
+    picky = (wanted.min_label_count or 1) > 1 or wanted.other_label is not None or wanted.balance is not None
+    if form == "binary" and picky:
+        raise UsageError(
+            "--min-label-count, --other-label and --balance say nothing of questions in form binary, whose choices "
+            "stay together",
+            hint="--class-weights balanced lets correct and incorrect choices weigh the same",
+        )
 
 
 def _only_labelled(source: Source, reading: _Reading, log: _Log) -> dict[str, Rows]:
@@ -464,10 +488,8 @@ def _balanced(train: Rows, wanted: DataConfig, log: _Log) -> Rows:
     return kept
 
 
-def _formed(
-    splits: dict[str, Rows], label_set: LabelSet, form: forms.Form, wanted: DataConfig, log: _Log
-) -> tuple[dict[str, Rows], LabelSet]:
-    """Questions, once they are split, as rows of a form, with its label set."""
+def _formed(splits: dict[str, Rows], form: forms.Form, wanted: DataConfig, log: _Log) -> dict[str, Rows]:
+    """Questions, once they are split, as rows of a form."""
     ready = {}
     for split, rows in splits.items():
         shuffles = wanted.shuffle_choices and split == "train"
@@ -477,7 +499,7 @@ def _formed(
             log.steps.append(f"put the choices of each question of train into a random order (seed {wanted.seed})")
         if form == "binary":
             log.steps.append(f"made {len(ready[split]):,} pairs of the {len(rows):,} questions of {split}")
-    return ready, LabelSet(VERDICTS) if form == "binary" else label_set
+    return ready
 
 
 def _counts(splits: dict[str, Rows], label_set: LabelSet) -> dict[str, dict[str, int]]:
