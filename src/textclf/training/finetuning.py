@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -174,11 +175,11 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
 def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: Observer) -> Run:
     """Score the best weights, write the artifact, and close the run."""
     bench.classifier.merge_lora()  # what is measured is what is saved
-    bench = _with_thresholds(bench, observe)
-    measured: dict[str, AnyMetrics] = {}
-    for split in ("validation", "test"):
-        if split in bench.encoded:
-            measured[split] = measure_split(bench, split, observe)
+    probs = {
+        split: split_probabilities(bench, split, observe) for split in ("validation", "test") if split in bench.encoded
+    }
+    bench = _with_thresholds(bench, probs["validation"], observe)
+    measured = {split: measure_split(bench, split, probs_NC) for split, probs_NC in probs.items()}
     best = f"the best {bench.config.train.metric} on validation was at step {progress.best_step} of {progress.step}"
     if progress.best_step == 0 and progress.step:
         best += ": fine-tuning did not improve on what it began with, and that stays"
@@ -212,15 +213,15 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     return run
 
 
-def _with_thresholds(bench: Workbench, observe: Observer) -> Workbench:
-    """The workbench with the decision rule that is best on validation."""
+def _with_thresholds(bench: Workbench, probs_NC: np.ndarray, observe: Observer) -> Workbench:
+    """The workbench with the decision rule that is best on validation, whose probabilities these are."""
     config = bench.config.train
     assert config.metric is not None
     if not bench.prepared.label_set.multi:
         return bench
     label_set, said = fit_thresholds(
         bench.targets["validation"],
-        split_probabilities(bench, "validation"),
+        probs_NC,
         bench.prepared.label_set,
         metric=config.metric,
         seed=config.seed,
@@ -240,7 +241,7 @@ def _split_gap(measured: Mapping[str, AnyMetrics]) -> str | None:
         return None
     worse = "below" if test.right < validation.right else "above"
     return (
-        f"test accuracy ({test.right:.3f}) is far {worse} validation ({validation.right:.3f}): "
+        f"{test.right:.1%} of test is answered rightly, far {worse} validation's {validation.right:.1%}: "
         "train and test differ, so trust neither for texts of a third kind"
     )
 

@@ -218,7 +218,7 @@ def make_learning(bench: Workbench) -> Learning:
         order=order,
         batches=batches,
         tokens=len(encoded.ids),
-        validate=lambda: measure_split(bench, "validation"),
+        validate=lambda: measure_split(bench, "validation", split_probabilities(bench, "validation")),
         loss=make_loss(label_set, weights_C=weights_C, label_smoothing=train.label_smoothing),
         validation_tokens=len(bench.encoded["validation"].ids),
         final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train"),
@@ -227,9 +227,9 @@ def make_learning(bench: Workbench) -> Learning:
     )
 
 
-def measure_split(bench: Workbench, split: str, observe: Observer = ignore) -> AnyMetrics:
-    """Measure a split with the weights as they are."""
-    label_set, probs_NC = bench.prepared.label_set, split_probabilities(bench, split, observe)
+def measure_split(bench: Workbench, split: str, probs_NC: np.ndarray) -> AnyMetrics:
+    """Measure a split by what `split_probabilities` gave."""
+    label_set = bench.prepared.label_set
     metrics = measure(bench.targets[split], probs_NC, label_set)
     if split in bench.questions and isinstance(metrics, Metrics):
         right_Q = bench.questions[split].right(probs_NC, label_set.label2id)
