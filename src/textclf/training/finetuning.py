@@ -31,7 +31,7 @@ from textclf.metrics import AnyMetrics
 from textclf.model.device import Device
 from textclf.model.exporting import write_graph
 from textclf.training import checkpoint
-from textclf.training.events import Notice, Observer, ignore
+from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.head import choose_head, with_head
 from textclf.training.loop import fit
 from textclf.training.thresholds import fit_thresholds
@@ -189,12 +189,14 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
         observe(Notice(gap))
     metrics = {split: one.as_dict() for split, one in measured.items()}
     bench.classifier.restore_vocabulary()
+    observe(Phase("write the model"))
     with atomic.new_folder(run.folder / runs.MODEL) as draft:
         bench.classifier.save(draft)
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
         bench.tokenizer.save_pretrained(draft)
         folder.write_facts(draft, _facts(bench, metrics))
         (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
+        observe(Phase("trace and check the ONNX graph"))
         try:
             write_graph(folder.read(draft), bench.encoded["validation"])
         except ModelError as err:  # predict can do without
