@@ -373,8 +373,8 @@ def _question_columns(head: Records, wanted: Wanted) -> QuestionColumns:
 def _text_columns(head: Records, wanted: Wanted) -> tuple[str, ...]:
     """The column of the texts, and that of the second texts where the model reads pairs."""
     if wanted.form != "pair":
-        trained = wanted.trained_on.get("text")
-        return (wanted.text_column or (trained if trained in head.names else None) or _text_column(head),)
+        known = wanted.trained_on.get("text")
+        return (wanted.text_column or (known if known in head.names else None) or _text_column(head),)
     from textclf.data import columns
 
     trained = (wanted.trained_on.get("text"), wanted.trained_on.get("text_pair"))

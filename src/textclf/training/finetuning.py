@@ -175,9 +175,8 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
 def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: Observer) -> Run:
     """Score the best weights, write the artifact, and close the run."""
     bench.classifier.merge_lora()  # what is measured is what is saved
-    probs = {
-        split: split_probabilities(bench, split, observe) for split in ("validation", "test") if split in bench.encoded
-    }
+    measurable = [split for split in ("validation", "test") if split in bench.encoded]
+    probs: dict[str, np.ndarray] = {split: split_probabilities(bench, split, observe) for split in measurable}
     bench = _with_thresholds(bench, probs["validation"], observe)
     measured = {split: measure_split(bench, split, probs_NC) for split, probs_NC in probs.items()}
     best = f"the best {bench.config.train.metric} on validation was at step {progress.best_step} of {progress.step}"
