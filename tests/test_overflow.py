@@ -114,7 +114,8 @@ def test_what_was_trained_is_what_answers(cli: Run, tiny_base: Path, tmp_path: P
 
 def test_windows_of_a_text_count_once_in_training(tiny_base: Path, tmp_path: Path) -> None:
     from textclf.config import build
-    from textclf.training.workbench import assemble, make_learning
+    from textclf.training.learning import make_learning
+    from textclf.training.workbench import assemble
 
     data = tmp_path / "d.csv"
     long = " ".join(["the card"] * 60)
@@ -140,7 +141,8 @@ def test_class_weights_and_probe_take_a_text_for_one_however_many_windows_it_has
 ) -> None:
     from textclf.config import build
     from textclf.training.head import choose_head
-    from textclf.training.workbench import assemble, make_learning
+    from textclf.training.learning import make_learning
+    from textclf.training.workbench import assemble
 
     data = tmp_path / "d.csv"
     long = " ".join(["the card"] * 60)

@@ -14,10 +14,11 @@ from textclf.config import RunConfig, as_dict
 from textclf.data.batching import padding_waste
 from textclf.training.events import Observer, ignore
 from textclf.training.head import with_head
+from textclf.training.learning import make_learning
 from textclf.training.loop import Learning
 from textclf.training.optim import make_optimizer, set_rate
 from textclf.training.probe import MAX_ROWS
-from textclf.training.workbench import Workbench, asked_head, assemble, make_learning
+from textclf.training.workbench import Workbench, asked_head, assemble
 
 TRIAL_SECONDS = 10.0
 """Real steps are timed for about this long, after the largest one was tried for its memory."""

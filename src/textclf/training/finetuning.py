@@ -33,18 +33,11 @@ from textclf.model.exporting import write_graph
 from textclf.training import checkpoint
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.head import choose_head, with_head
+from textclf.training.learning import make_learning, measure_split, split_probabilities
 from textclf.training.loop import fit
 from textclf.training.thresholds import fit_thresholds
 from textclf.training.trackers import JsonlTracker
-from textclf.training.workbench import (
-    Workbench,
-    assemble,
-    check,
-    make_learning,
-    measure_split,
-    short_name,
-    split_probabilities,
-)
+from textclf.training.workbench import Workbench, assemble, check, short_name
 
 
 def finetune(
