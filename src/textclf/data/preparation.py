@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from textclf import atomic, config, paths
 from textclf.config import DataConfig
-from textclf.data import cleaning, columns, forms, quality
+from textclf.data import cleaning, columns, forms, quality, questions
 from textclf.data.choices import VERDICTS
 from textclf.data.files import Records
 from textclf.data.quality import Finding
@@ -201,12 +201,12 @@ def _read(source: Source, wanted: DataConfig, form: forms.Form | None) -> _Readi
 def _read_questions(
     source: Source, records: Mapping[str, list[Records]], first: Records, wanted: DataConfig
 ) -> _Reading:
-    found = forms.require_questions(first, text_column=wanted.text_column, label_column=wanted.label_column)
+    found = questions.require_questions(first, text_column=wanted.text_column, label_column=wanted.label_column)
     steps = [*source.notes]
     splits = {}
     for split, parts in records.items():
         steps += [note for part in parts for note in part.notes]
-        splits[split] = forms.read_questions(parts, found)
+        splits[split] = questions.read_questions(parts, found)
         steps.append(f"read {len(splits[split]):,} questions of {split} from {_files(parts)}")
     assert found.answer is not None
     listed = ", ".join(map(repr, found.choices))
