@@ -69,6 +69,7 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     "ai2_arc": [{"question": "q", "choices": {"text": ["x", "y", "z"], "label": ["1", "2", "3"]}, "answerKey": "2"}],
     "commonsense_qa": [{"question": "q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"}],
     "json in a cell": [{"question": "q", "choices": '["x", "y"]', "answer": "B"}],
+    "index with a fraction of nothing": [{"question": "q", "choices": ["x", "y", "z"], "answer": "1.0"}],
     "choices that are letters": [{"question": "q", "choices": ["B", "A", "C"], "answer": "B"}],
     "choices that are numbers": [{"question": "q", "choices": ["0", "1", "7"], "answer": "1"}],
 }
@@ -134,6 +135,33 @@ def test_an_answer_that_is_no_choice_is_named(tmp_path: Path, answer: str, said:
     path = _jsonl(tmp_path / "q.jsonl", [*good, {**good[0], "answer": answer}])
     with pytest.raises(DataError, match=rf"q.jsonl, row 5: the answer \({said}\) is none of its 2 choices"):
         prepare(path, form="multiclass")
+
+
+def test_an_answer_that_is_the_text_of_two_choices_is_refused(tmp_path: Path) -> None:
+    good = [{"question": "q", "choices": ["one", "two"], "answer": text} for text in ("one", "two")]
+    path = _jsonl(tmp_path / "q.jsonl", [*good, {**good[0], "choices": ["one", "one", "two"]}])
+    with pytest.raises(DataError, match=r"q.jsonl, row 3: the answer \('one'\) is the text of 2 of its 3 choices"):
+        prepare(path, form="binary")
+
+
+@pytest.mark.parametrize(
+    ("setting", "flag"),
+    [
+        ({"other_label": "x", "min_label_count": 13}, "--other-label"),
+        ({"label_delimiter": "|"}, "--label-delimiter"),
+        ({"label_columns": ("a", "b")}, "--label-columns"),
+    ],
+)
+def test_settings_of_other_labels_do_not_go_with_questions(tmp_path: Path, setting: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UsageError, match=f"{flag} does not go with form multiclass"):
+        prepare(_jsonl(tmp_path / "q.jsonl", _many()), form="multiclass", **setting)
+
+
+def test_only_choices_are_shuffled(tmp_path: Path) -> None:
+    path = tmp_path / "plain.csv"
+    path.write_text("text,label\n" + "".join(f"t {number},{'ab'[number % 2]}\n" for number in range(40)))
+    with pytest.raises(UsageError, match="--shuffle-choices is for questions"):
+        prepare(path, shuffle_choices=True)
 
 
 def test_data_of_another_shape_says_what_is_missing(tmp_path: Path) -> None:

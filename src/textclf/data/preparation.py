@@ -289,24 +289,26 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
 
 
 def _check_form(form: forms.Form | None, wanted: DataConfig) -> None:
-    """Raise UsageError for a setting that says nothing of rows of this form."""
+    """Raises UsageError for settings that mean nothing to questions, or to anything else."""
     if wanted.shuffle_choices and form != "multiclass":
         raise UsageError(
-            "--shuffle-choices is for questions whose choices are read together", hint="add --form multiclass"
+            "--shuffle-choices is for questions with choices that are read together",
+            hint="give --form multiclass too, or leave it out",
         )
-    of_texts = (wanted.text_pair_column, wanted.label_delimiter, wanted.label_columns)
-    if form is not None and any(one is not None for one in of_texts):
-        raise UsageError(
-            "--text-pair-column, --label-delimiter and --label-columns say nothing of questions with choices",
-            hint="name the column of the questions with --text-column, that of the answers with --label-column",
-        )
-    picky = (wanted.min_label_count or 1) > 1 or wanted.other_label is not None or wanted.balance is not None
-    if form == "binary" and picky:
-        raise UsageError(
-            "--min-label-count, --other-label and --balance say nothing of questions in form binary, whose choices "
-            "stay together",
-            hint="--class-weights balanced lets correct and incorrect choices weigh the same",
-        )
+    if form is None:
+        return
+    together = "keeps the choices of a question together"
+    rare = wanted.min_label_count if wanted.min_label_count != 1 else None  # 1 drops nothing
+    for flag, given, why in (
+        ("--text-pair-column", wanted.text_pair_column, "finds question and choices itself"),
+        ("--label-delimiter", wanted.label_delimiter, "has one answer a question"),
+        ("--label-columns", wanted.label_columns, "has one answer a question"),
+        ("--other-label", wanted.other_label, "has letters or verdicts as labels"),
+        ("--balance", wanted.balance if form == "binary" else None, together),
+        ("--min-label-count", rare if form == "binary" else None, together),
+    ):
+        if given is not None:
+            raise UsageError(f"{flag} does not go with form {form}, which {why}", hint=f"leave out {flag}")
 
 
 def _only_labelled(source: Source, reading: _Reading, log: _Log) -> dict[str, Rows]:

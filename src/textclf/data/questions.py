@@ -32,6 +32,7 @@ _ANSWERS = (
 )  # fmt: skip
 _SUBJECTS = ("subject", "category", "topic", "subject_name")
 _ONE_CHOICE = re.compile(r"((?:choice|option|op|ending|sol)?_?)([a-h]|\d)")
+_INDEX = re.compile(r"(\d{1,3})(?:\.0*)?")  # `1.0`: as pandas writes the integers of a column that has gaps
 _LETTER = re.compile(r"\(?([A-Za-z])[).]?")
 
 
@@ -191,8 +192,10 @@ def _answers(
         place = None if value is None else read(value, own, marks[index])
         if value is not None and (place is None or not 0 <= place < len(own)):
             said = f"index {value}" if isinstance(value, int) else "a text" if len(str(value)) > 3 else repr(value)
+            times = own.count(str(value))
+            fault = f"is the text of {times} of" if times > 1 else "is none of"
             raise DataError(
-                f"{records.file}, row {records.number(index)}: the answer ({said}) is none of its {len(own)} choices",
+                f"{records.file}, row {records.number(index)}: the answer ({said}) {fault} its {len(own)} choices",
                 hint=f"an answer is an index from 0 to {len(own) - 1}, a letter from A to {LETTERS[len(own) - 1]}, "
                 "or the choice's text, the same way in the whole file",
             )
@@ -212,8 +215,8 @@ def _reader(
         return marked.index(str(value)) if marked is not None and str(value) in marked else None
 
     def by_index(value: Any, own: tuple[str, ...], marked: tuple[str, ...] | None) -> int | None:
-        text = str(value)
-        return int(text) if re.fullmatch(r"\d{1,3}", text) else None
+        match = _INDEX.fullmatch(str(value).strip())
+        return int(match[1]) if match else None
 
     def by_letter(value: Any, own: tuple[str, ...], marked: tuple[str, ...] | None) -> int | None:
         match = _LETTER.fullmatch(str(value).strip())
@@ -221,10 +224,9 @@ def _reader(
 
     def by_text(value: Any, own: tuple[str, ...], marked: tuple[str, ...] | None) -> int | None:
         text = str(value)
-        if text in own:
-            return own.index(text)
-        stripped = [choice.strip() for choice in own]
-        return stripped.index(text.strip()) if text.strip() in stripped else None
+        if text not in own:
+            text, own = text.strip(), tuple(choice.strip() for choice in own)
+        return own.index(text) if own.count(text) == 1 else None  # of two alike, which one is right is not said
 
     numbers = any(isinstance(value, int) for value in values)
     ways: list[_Reader] = [by_index] if numbers else [by_mark, by_letter, by_text, by_index]
