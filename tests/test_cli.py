@@ -294,7 +294,16 @@ class TestOnATerminal:
     def test_training_draws_a_bar_with_loss_rate_and_time(self, tiny_base: Path, tiny_csv: Path) -> None:
         code, seen = self._run(["finetune", "-m", tiny_base, "-d", tiny_csv, "--epochs", "30"])
         assert code == 0, seen
-        for part in ("loss", "texts/s", "left", "validation: loss", "accuracy", "next:"):
+        for part in (
+            "loss",
+            "texts/s",
+            "left",
+            "validation: loss",
+            "accuracy",
+            "write the model",
+            "ONNX graph",
+            "next:",
+        ):
             assert part in seen, part
 
     def test_no_color_is_honoured(self, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from textclf.evaluation.evaluation import evaluate
 from textclf.evaluation.exporting import export
 from textclf.inference import onnx_runtime, prediction
 from textclf.inference.prediction import load
+from textclf.inference.quantization import quantize
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -66,6 +67,15 @@ def test_the_graph_gives_the_logits_of_torch(tmp_path: Path, architecture: str) 
     assert np.abs(onnx_NC - torch_NC).max() < 1e-4
     assert onnx_NC.argmax(1).tolist() == torch_NC.argmax(1).tolist()
     assert np.ptp(torch_NC, axis=0).max() > 0.02, "a model that answers alike to all texts shows nothing"
+    quantize(place, place)
+    made = onnx.load(place / folder.GRAPH_INT8, load_external_data=False).graph
+    assert [node.op_type for node in made.node].count("DynamicQuantizeMatMul") >= 8, "four products a layer at least"
+    names = [tensor.name for tensor in made.initializer]
+    assert len(names) == len(set(names)), "weights that layers share are there once"
+    artifact = folder.read(place)
+    encoded = encode(TEXTS[:9], artifact.tokenizer(), max_length=artifact.max_length)
+    int8_NC = onnx_runtime.OnnxRuntime(artifact, kind="int8").logits(encoded)
+    assert np.abs(int8_NC - onnx_NC[:9]).max() < 0.2 * np.ptp(onnx_NC)
 
 
 @pytest.mark.slow

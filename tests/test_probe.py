@@ -69,6 +69,12 @@ def test_a_probe_labels_as_logistic_regression_does(labels: int, scale: bool, bi
     assert (logits.argmax(axis=1) == targets).mean() > 0.8, "the label that no row had is chosen"
 
 
+def test_two_rows_of_each_label_are_enough_for_a_probe() -> None:
+    features, _ = blobs(4, rows=8)
+    probe = fit_probe(features, np.arange(8) % 4, label_set=of(4), bias=True, scale=True, balanced=False, seed=0)
+    assert np.isfinite(probe.weight).all() and probe.right.shape == (8,)
+
+
 def test_balanced_probes_hear_the_rare_label() -> None:
     features, targets = blobs(2, rows=400)
     kept = (targets == 0) | (np.arange(400) % 20 == 0)

@@ -200,6 +200,33 @@ def test_rows_of_a_question_stay_in_one_split(tmp_path: Path) -> None:
     assert sum(prepared.splits.values()) == sum(len(row["choices"]) for row in _many())
 
 
+def test_in_form_binary_the_places_of_answers_are_no_labels(tmp_path: Path) -> None:
+    first = [{**row, "choices": sorted(row["choices"], key=row["choices"][row["answer"]].__ne__)} for row in _many()]
+    always_a = prepare(_jsonl(tmp_path / "a.jsonl", [{**row, "answer": 0} for row in first]), form="binary")
+    assert always_a.label_counts["test"] == {"incorrect": always_a.splits["test"] - 6, "correct": 6}
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    _jsonl(folder / "train.jsonl", [{**row, "answer": 0} for row in first[::2]])
+    _jsonl(folder / "test.jsonl", _many()[1::2])  # answers at places that train has not
+    split = prepare(folder, form="binary")
+    assert split.label_counts["test"]["correct"] == 30
+    assert not any("label" in finding.message for finding in split.findings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"form": "binary", "balance": "min"}, "--balance"),
+        ({"form": "binary", "min_label_count": 2}, "--min-label-count"),
+        ({"form": "multiclass", "label_delimiter": "|"}, "--label-delimiter"),
+        ({"shuffle_choices": True}, "--shuffle-choices"),
+    ],
+)
+def test_settings_that_say_nothing_of_a_form_are_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        prepare(_jsonl(tmp_path / "q.jsonl", _many()), **settings)
+
+
 def test_shuffled_choices_keep_their_answer_and_follow_the_seed(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "q.jsonl", _many())
     plain = prepare(path, form="multiclass")

@@ -248,14 +248,14 @@ def finetune(
 def _estimate(request: Any) -> None:
     from dataclasses import asdict
 
-    from textclf.cli.progress import TrainingDisplay
+    from textclf.cli.progress import EventDisplay
     from textclf.cli.render import show_estimate
     from textclf.config import check_complete
 
     check_complete(request)
     from textclf.training.estimate import estimate
 
-    with TrainingDisplay() as display:
+    with EventDisplay() as display:
         expected = estimate(request, on_event=display)
     if terminal.settings.json:
         terminal.show_json(asdict(expected))
@@ -264,7 +264,7 @@ def _estimate(request: Any) -> None:
 
 
 def _finetune(request: Any, *, out: Path | None, overwrite: bool) -> None:
-    from textclf.cli.progress import TrainingDisplay
+    from textclf.cli.progress import EventDisplay
     from textclf.cli.render import metrics_table
     from textclf.config import check_complete
 
@@ -272,7 +272,7 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool) -> None:
     from textclf.artifact.folder import read
     from textclf.training.finetuning import finetune as run_finetune
 
-    with TrainingDisplay() as display:
+    with EventDisplay() as display:
         run = run_finetune(config=request, out=out, overwrite=overwrite, on_event=display)
     if terminal.settings.json:
         document = {
