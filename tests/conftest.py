@@ -33,20 +33,18 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own: cli("eval", "--json", input="...", env={...})."""
+    import command_line
+    from textclf.model import exporting
 
     def run(
         *arguments: str | Path, input: str | bytes = b"", env: dict[str, str] | None = None, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        finished = subprocess.run(
-            [sys.executable, "-m", "textclf", *map(str, arguments)],
+        return command_line.run(
+            [str(one) for one in arguments],
             input=input.encode() if isinstance(input, str) else input,
-            capture_output=True,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            timeout=300,
-        )
-        return subprocess.CompletedProcess(
-            finished.args, finished.returncode, finished.stdout.decode("utf-8"), finished.stderr.decode("utf-8")
+            environment={**os.environ, **(env or {})},
+            folder=cwd,
+            graph_bytes=exporting.MAX_BYTES,  # as `no_graph` has set it
         )
 
     return run
