@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 
 IMPORTED = (
@@ -40,7 +41,13 @@ READ_ON_IMPORT = ("HF_", "HUGGINGFACE_", "LANG", "LC_", "OMP_", "PYTHON", "TOKEN
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(list(IMPORTED))
-_began_with: dict[str, str] | None = None
+_began_with: dict[str, str] = {}
+
+
+def start() -> None:
+    """Start the server with the environment as it is now; it imports while others work."""
+    _began_with.update(_read_on_import(os.environ))
+    forkserver.ensure_running()
 
 
 def run(
@@ -52,16 +59,12 @@ def run(
     graph_bytes: int,
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `textclf` with these arguments.
+    """Run `textclf` with these arguments; `start` comes first.
 
     graph_bytes: models with more bytes get no ONNX graph.
     Raises subprocess.TimeoutExpired when it has not ended after `timeout` seconds; it is killed then.
     """
-    global _began_with
-    settings = {name: value for name, value in environment.items() if name.startswith(READ_ON_IMPORT)}
-    if _began_with is None:
-        _began_with = settings
-    if settings != _began_with:
+    if _read_on_import(environment) != _began_with:
         return _fresh(arguments, input=input, environment=environment, folder=folder, timeout=timeout)
     with tempfile.TemporaryDirectory() as scratch:
         streams = [Path(scratch) / name for name in ("in", "out", "err")]
@@ -79,6 +82,10 @@ def run(
         return subprocess.CompletedProcess(["textclf", *arguments], process.exitcode, out, err)
 
 
+def _read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(READ_ON_IMPORT)}
+
+
 def _fresh(
     arguments: Sequence[str], *, input: bytes, environment: Mapping[str, str], folder: Path | None, timeout: float
 ) -> subprocess.CompletedProcess[str]:
@@ -86,9 +93,8 @@ def _fresh(
     done = subprocess.run(
         command, input=input, capture_output=True, env=environment, cwd=folder, timeout=timeout, check=False
     )
-    return subprocess.CompletedProcess(
-        command, done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
-    )
+    out, err = (stream.decode("utf-8") for stream in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(command, done.returncode, out, err)
 
 
 def _main(
@@ -100,9 +106,13 @@ def _main(
         opened = os.open(stream, flag)
         os.dup2(opened, number)
         os.close(opened)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
-    sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="utf-8", line_buffering=True)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(
+            io.BufferedWriter(io.FileIO(number, "w", closefd=False)), encoding="utf-8", line_buffering=number == 2
+        )
+        for number in (1, 2)
+    )
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
