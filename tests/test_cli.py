@@ -112,6 +112,7 @@ def test_precedence_is_preset_config_flags_set(cli: Cli, tiny_base: Path, tmp_pa
     assert (resolved["train"]["epochs"], resolved["train"]["batch_size"], resolved["train"]["seed"]) == (2, 48, 9)
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
     metrics = [
         "rows", "loss", "accuracy", "macro_f1", "weighted_f1", "macro_precision", "weighted_precision", "macro_recall",
@@ -157,6 +158,7 @@ def test_debug_shows_the_traceback_and_nothing_else_does(cli: Cli, tmp_path: Pat
     assert told.returncode == 3 and "Traceback" in told.stderr
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_foreign_text_is_never_markup_or_control(cli: Cli, tiny_base: Path, tmp_path: Path) -> None:
     labels = ["[bold red]a[/foo]", "b\x1b[31m\x1b]0;owned\x07", "=1+1|`c`<script>"]
     path = tmp_path / "nasty [red].csv"
