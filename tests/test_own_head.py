@@ -294,17 +294,55 @@ def test_a_head_that_is_not_there_is_a_usage_error(tiny_base: Path, tiny_csv: Pa
         ModelConfig(head="head.py:Head", head_hidden=8)
 
 
+def _package(folder: Path, name: str, entry_points: str) -> Path:
+    """A folder in which a package is installed, as pip would leave it, but for its module."""
+    facts = folder / "site" / f"{name}-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(entry_points)
+    return facts.parent
+
+
+BACKBONE = """
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel
+
+class OddConfig(BertConfig):
+    model_type = "odd_bert"
+
+class OddModel(BertModel):
+    config_class = OddConfig
+
+AutoConfig.register("odd_bert", OddConfig)
+AutoModel.register(OddConfig, OddModel)
+"""
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_an_installed_package_brings_a_backbone(
+    tiny_base: Path, tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "odd")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "odd_bert", "architectures": ["OddModel"]}))
+    with pytest.raises(ModelError, match="'odd_bert' is not known"):
+        textclf.finetune(base, tiny_csv, **FAST)
+    site = _package(tmp_path, "odd_backbone", "[textclf.backbones]\nodd_bert = odd_backbone\n")
+    write(site, BACKBONE, "odd_backbone.py")
+    monkeypatch.syspath_prepend(str(site))
+    importlib.invalidate_caches()
+    run = textclf.finetune(base, tiny_csv, epochs=0, precision="fp32")
+    assert run.metrics["test"]["accuracy"] > 0.6
+    assert json.loads((run.model_folder / "config.json").read_text())["text_config"]["model_type"] == "odd_bert"
+    assert textclf.evaluate(run, runtime="torch").metrics.accuracy == run.metrics["test"]["accuracy"]
+    assert "odd_bert" in (run.model_folder / "README.md").read_text()
+
+
 @pytest.mark.usefixtures("no_graph")
 def test_an_installed_package_brings_a_head(
     tiny_base: Path, tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = tmp_path / "site"
-    (site / "pooling_heads-1.0.dist-info").mkdir(parents=True)
-    (site / "pooling_heads-1.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: pooling-heads\nVersion: 1.0\n"
-    )
-    (site / "pooling_heads-1.0.dist-info" / "entry_points.txt").write_text(
-        "[textclf.heads]\nmean-max = pooling_heads:MeanMax\nbroken = pooling_heads:Nothing\n"
+    site = _package(
+        tmp_path, "pooling_heads", "[textclf.heads]\nmean-max = pooling_heads:MeanMax\nbroken = pooling_heads:Nothing\n"
     )
     write(site, PLAIN, "pooling_heads.py")
     monkeypatch.syspath_prepend(str(site))

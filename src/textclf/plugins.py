@@ -8,6 +8,8 @@ from textclf.errors import UsageError
 
 HEADS = "textclf.heads"
 """Entry point group of heads: classes as in docs/how-to/own-head.md."""
+BACKBONES = "textclf.backbones"
+"""Of backbones: a model type, and the module that registers its classes with transformers when it is imported."""
 
 
 def names(group: str) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
-from textclf import __version__
+from textclf import __version__, plugins
 from textclf.artifact import folder, graph, screening
 from textclf.artifact.screening import last_part
 from textclf.config import PLACE
@@ -192,7 +192,7 @@ def _own_code(config: dict[str, Any]) -> str | None:
     if config.get("model_type") != screening.OWN_HEAD:
         return None
     code = config.get("head_code")
-    if code:
+    if isinstance(code, dict):
         where = f"`{folder.HEAD_CODE}`" if "sha256" in code else f"the package of `{_code(str(code.get('module')))}`"
         also = f" and `{folder.MODELLING_OPENELM}`" * (config.get("text_config", {}).get("model_type") == "openelm")
         return f"its head is code of its author, in {where}, loaded by `{folder.MODELLING}`{also}"
@@ -204,7 +204,7 @@ def _own_code(config: dict[str, Any]) -> str | None:
 def _needs_leave(artifact: folder.Artifact) -> str:
     """What textclf needs for a head that is code, in words; nothing for other heads."""
     code = artifact.config.get("head_code")
-    if not code:
+    if not isinstance(code, dict):
         return ""
     if "sha256" in code:
         flag = f"--head {folder.HEAD_CODE}:{_code(str(code.get('class')))}"
@@ -341,6 +341,11 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
         "The languages it can read are not recorded. Expect those of its training texts, at most.",
         "No licence is stated here. Those of the base model and of the data apply.",
     ]
+    kind = (artifact.config.get("text_config") or artifact.config).get("model_type")
+    if kind in plugins.names(plugins.BACKBONES):
+        limits.append(
+            f"Its architecture, {_md(kind)}, is of a package that has to be installed, and imported, beforehand."
+        )
     train = facts.splits.get("train")
     if train and train < 1000:
         limits.append(f"It learnt from only {_number(train)} texts.")

@@ -358,6 +358,11 @@ def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]
             )
             if cleaned[name] != document:
                 content[name] = (json.dumps(cleaned[name], ensure_ascii=False, indent=2) + "\n").encode()
+    if "sha256" in (artifact.config.get("head_code") or {}) and folder.HEAD_CODE not in content:
+        raise ModelError(
+            f"{artifact.folder} lacks {folder.HEAD_CODE}, the code of its head; nothing was pushed",
+            hint="copy the whole folder, or fine-tune again",
+        )
     facts = folder.facts_of(cleaned[folder.TEXTCLF], where=folder.TEXTCLF)
     clean = dataclasses.replace(artifact, config=cleaned[folder.CONFIG], facts=facts)
     return {folder.CARD: card.render(clean, repo_id=repo_id).encode(), **content}
@@ -367,7 +372,7 @@ def _check_code(path: Path, artifact: folder.Artifact) -> None:
     """That the code of a head is what the model was trained with. Raises ModelError, or RefusedError where it names
     this machine."""
     source = path.read_bytes().decode("utf-8", "replace")
-    if consent.digest(source) != artifact.config.get("head_code", {}).get("sha256"):
+    if consent.digest(source) != (artifact.config.get("head_code") or {}).get("sha256"):
         raise ModelError(
             f"{path} is not the code that the model was trained with; nothing was pushed",
             hint="put the file back as it was, or fine-tune again with the code as it is now",

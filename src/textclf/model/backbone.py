@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from textclf import plugins
 from textclf.artifact import folder as names
 from textclf.errors import ModelError, RefusedError
 from textclf.labels import LabelSet
@@ -144,9 +145,11 @@ def under_code(
     backbone = _backbone_alone(network)
     config = _head_config(network, label_set, pooling=None, head_code=code.record)
     sizes = {"hidden_size": int(backbone.config.hidden_size), "num_labels": len(label_set)}
+    output = head_code.try_head(code, head_code.build(code, **sizes), **sizes)
     head = head_code.build(code, **sizes)
-    output = head_code.try_head(code, head, **sizes)
-    return TextclfForSequenceClassification(config, backbone, head), output
+    last = head.get_submodule(output) if output is not None else None
+    assert last is None or isinstance(last, nn.Linear)
+    return TextclfForSequenceClassification(config, backbone, head), last
 
 
 def _backbone_alone(network: PreTrainedModel) -> Any:
@@ -271,6 +274,7 @@ def _incomplete(folder: Path, missing: list[str]) -> ModelError:
 
 
 def _config(folder: Path) -> Any:
+    _import_backbone(folder)
     try:
         with silent():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -280,6 +284,17 @@ def _config(folder: Path) -> Any:
     # It names code of the repository it came from, which is never run here, and must not be named by what is saved.
     vars(config).pop("auto_map", None)
     return config
+
+
+def _import_backbone(folder: Path) -> None:
+    """Import the installed package that registers the model type of a folder, where one does."""
+    try:
+        document = json.loads((folder / names.CONFIG).read_text(encoding="utf-8"))
+        kinds = {document.get("model_type"), (document.get("text_config") or {}).get("model_type")}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return  # for transformers to say what is wrong with it
+    for kind in kinds & set(plugins.names(plugins.BACKBONES)):
+        plugins.load(plugins.BACKBONES, kind)
 
 
 def _is_causal(config: Any) -> bool:

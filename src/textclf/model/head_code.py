@@ -119,11 +119,11 @@ def of_record(record: Any, *, where: Path, given: str | None = None) -> HeadCode
     return _known(HeadCode(f"{path}:{record['class']}", _class_in(source, path, record["class"]), source))
 
 
-def try_head(code: HeadCode, head: nn.Module, *, hidden_size: int, num_labels: int) -> nn.Linear | None:
+def try_head(code: HeadCode, head: nn.Module, *, hidden_size: int, num_labels: int) -> str | None:
     """Run a head on hidden states of texts of unlike length, together and alone, and in training.
 
-    Gives the linear layer whose output the logits are, None where it ends otherwise. Leaves the head in training mode.
-    Raises ModelError for what no head may do.
+    Gives the name of the linear layer whose output the logits are, None where it ends otherwise. A head may keep
+    something of what it saw, so it is not for use afterwards. Raises ModelError for what no head may do.
     """
     if not any(parameter.requires_grad for parameter in head.parameters()):
         raise ModelError(f"{code.name} has no parameters that could learn", hint="give it a layer, such as nn.Linear")
@@ -147,8 +147,8 @@ def try_head(code: HeadCode, head: nn.Module, *, hidden_size: int, num_labels: i
                 alone_1C = _checked_logits(code, head(alone_1TD, mask_1T), 1, num_labels)
                 _same(code, together_BC[row : row + 1], alone_1C, "with the padding, or with the texts beside a text")
         head.train()
-        for rows in (slice(None), slice(1)):
-            logits_BC = _checked_logits(code, head(hidden_BTD[rows], mask_BT[rows]), len(LENGTHS[rows]), num_labels)
+        for count in (len(LENGTHS), 1):
+            logits_BC = _checked_logits(code, head(hidden_BTD[:count], mask_BT[:count]), count, num_labels)
             if not logits_BC.requires_grad:
                 raise ModelError(f"{code.name} gives logits that no parameter had a part in")
             logits_BC.sum().backward()
@@ -163,8 +163,7 @@ def try_head(code: HeadCode, head: nn.Module, *, hidden_size: int, num_labels: i
     finally:
         for hook in hooks:
             hook.remove()
-        head.zero_grad(set_to_none=True)
-    return last[-1] if last else None
+    return next((name for name, module in head.named_modules() if last and module is last[-1]), None)
 
 
 def build(code: HeadCode, *, hidden_size: int, num_labels: int) -> nn.Module:

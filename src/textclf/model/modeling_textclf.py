@@ -170,6 +170,7 @@ class TextclfForSequenceClassification(PreTrainedModel):
             logits_BC = self.head(hidden_BTD, attention_mask.bool())
             loss = self.loss_function(labels, logits_BC, self.config) if labels is not None else None
             return SequenceClassifierOutput(loss=loss, logits=logits_BC)
+        assert self.config.pooling is not None  # a head that is code pools by itself
         scores_BT = self.attention(hidden_BTD).squeeze(-1).float() if self.attention is not None else None
         state_BD = self.dropout(pool(hidden_BTD, attention_mask, self.config.pooling, scores_BT))
         # The head's weights may be in less than fp32, which autocast would see to.
