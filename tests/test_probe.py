@@ -95,7 +95,7 @@ def test_a_feature_that_is_the_same_for_all_texts_has_no_weight(bias: bool) -> N
     probe = fit_probe(features, targets, label_set=of(2), bias=bias, scale=True, balanced=False, seed=0)
     assert not probe.weight[:, 2].any()
     assert np.abs(probe.weight).max() < 100
-    assert probe.right.mean() > 0.8
+    assert probe.right.mean() > 0.7
 
 
 def test_clearly_better_means_more_than_chance() -> None:
