@@ -88,12 +88,13 @@ def test_balanced_probes_hear_the_rare_label() -> None:
 def test_a_feature_that_is_the_same_for_all_texts_has_no_weight(bias: bool) -> None:
     generator = np.random.default_rng(0)
     targets = np.arange(60) % 2
-    features = generator.normal(size=(60, 4)).astype(np.float32)
+    features = generator.normal(size=(60, 5)).astype(np.float32)
     features[:, 0] += targets * 3
     features[:, 2] = 1.25 + generator.choice([0, 2e-7], size=60)  # LayerNorm with a dead scale: rounding is left
-    features[:, 3] = 0.5
+    features[:, 3] *= 1e-32
+    features[:, 4] = 0.5
     probe = fit_probe(features, targets, label_set=of(2), bias=bias, scale=True, balanced=False, seed=0)
-    assert not probe.weight[:, 2].any()
+    assert not probe.weight[:, 2:4].any()
     assert np.abs(probe.weight).max() < 100
     assert probe.right.mean() > 0.7
 
