@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textclf import __version__
-from textclf.artifact import card, folder, graph, remote, runs, screening
+from textclf.artifact import card, consent, folder, graph, remote, runs, screening
 from textclf.errors import HubError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -349,6 +349,8 @@ def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]
         if name in left_out or not path.is_file() or not _matches(name, folder.PUBLISHED):
             continue
         content[name] = path
+        if name == folder.HEAD_CODE:
+            _check_code(path, artifact)
         if name in _CLEANED:
             document = json.loads(path.read_text(encoding="utf-8"))
             cleaned[name] = screening.without_traces(
@@ -356,9 +358,26 @@ def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]
             )
             if cleaned[name] != document:
                 content[name] = (json.dumps(cleaned[name], ensure_ascii=False, indent=2) + "\n").encode()
+    if "sha256" in (artifact.config.get("head_code") or {}) and folder.HEAD_CODE not in content:
+        raise ModelError(
+            f"{artifact.folder} lacks {folder.HEAD_CODE}, the code of its head; nothing was pushed",
+            hint="copy the whole folder, or fine-tune again",
+        )
     facts = folder.facts_of(cleaned[folder.TEXTCLF], where=folder.TEXTCLF)
     clean = dataclasses.replace(artifact, config=cleaned[folder.CONFIG], facts=facts)
     return {folder.CARD: card.render(clean, repo_id=repo_id).encode(), **content}
+
+
+def _check_code(path: Path, artifact: folder.Artifact) -> None:
+    """That the code of a head is what the model was trained with. Raises ModelError, or RefusedError where it names
+    this machine."""
+    source = path.read_bytes().decode("utf-8", "replace")
+    if consent.digest(source) != (artifact.config.get("head_code") or {}).get("sha256"):
+        raise ModelError(
+            f"{path} is not the code that the model was trained with; nothing was pushed",
+            hint="put the file back as it was, or fine-tune again with the code as it is now",
+        )
+    screening.check_traces(source, where=folder.HEAD_CODE)
 
 
 def _commit(api: HfApi, repo_id: str, content: dict[str, bytes | Path], listing: list[str], message: str) -> str:

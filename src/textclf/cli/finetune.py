@@ -75,7 +75,8 @@ def finetune(
     head: Annotated[
         str | None,
         typer.Option(
-            help="auto, own (or native), cls, mean, max, last or attention. Default: auto.",
+            metavar="NAME|FILE.py:CLASS",
+            help="auto, own (or native), cls, mean, max, last or attention, or code of your own. Default: auto.",
             show_default=False,
             rich_help_panel=_LEARNING,
         ),

@@ -15,7 +15,7 @@ import typer
 from textclf import atomic
 from textclf.cli import answers, terminal
 from textclf.cli.command import register
-from textclf.cli.options import DeviceOpt, RuntimeOpt, TextColumnOpt, TextPairColumnOpt
+from textclf.cli.options import DeviceOpt, HeadCodeOpt, RuntimeOpt, TextColumnOpt, TextPairColumnOpt
 from textclf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def predict(
     ] = None,
     device: DeviceOpt = None,
     runtime: RuntimeOpt = None,
+    head: HeadCodeOpt = None,
 ) -> None:
     r"""Predict the label of every text: one answer per text, in order.
 
@@ -127,7 +128,7 @@ def predict(
 
     from textclf.inference.prediction import load
 
-    predictor = load(artifact.folder, device=device, runtime=runtime or "auto")
+    predictor = load(artifact.folder, device=device, runtime=runtime or "auto", head=head)
     if reading.STDIN in paths and stdin is not None and stdin.isatty():
         terminal.say("reading texts from the terminal, one per line; Ctrl-D ends")
     count = _Count()

@@ -24,12 +24,16 @@ from textclf import atomic, paths, presets
 from textclf.artifact import card, folder, runs
 from textclf.artifact.folder import Facts
 from textclf.artifact.runs import Run
-from textclf.config import RunConfig, as_dict, build, by_field, check_complete
+from textclf.artifact.screening import last_part
+from textclf.config import RunConfig, as_dict, build, by_field, check_complete, file_and_class
 from textclf.data.preparation import Prepared, prepare
 from textclf.errors import InterruptedRun, ModelError, TextclfError, UsageError
 from textclf.metrics import AnyMetrics
+from textclf.model import head_code
 from textclf.model.device import Device
 from textclf.model.exporting import write_graph
+from textclf.model.head_code import is_code
+from textclf.model.modeling_textclf import POOLINGS, head_key
 from textclf.training import checkpoint
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.head import choose_head, with_head
@@ -110,6 +114,7 @@ def resolve(
             merged.model,
             name=_absolute(merged.model.name),
             tokenizer=_absolute(merged.model.tokenizer) if merged.model.tokenizer is not None else None,
+            head=_absolute_head(merged.model.head),
         ),
     )
 
@@ -129,7 +134,11 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
     if resume is not None:
         observe(Notice(f"going on from {resume.name}"))
     # Which head it was is in the resolved config that the first sitting wrote.
-    bench = with_head(bench, run.config["model"]["head"]) if resume is not None else choose_head(bench, observe)
+    if resume is None:
+        bench = choose_head(bench, observe)
+    else:
+        head = run.config["model"]["head"]
+        bench = with_head(bench, head if head in ("own", *POOLINGS) else bench.classifier.head)
     atomic.write_json(run.folder / runs.CONFIG, as_dict(bench.config))
     run = run.update(
         state="running",
@@ -137,6 +146,7 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
         dataset=bench.prepared.name,
         model=bench.base_name,
         fingerprint=bench.prepared.fingerprint,
+        head_code=bench.classifier.head_record,
         prepared=str(bench.prepared.folder),
         environment=_environment(bench.device),
         steps=bench.plan.steps,
@@ -180,6 +190,9 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     if gap:
         observe(Notice(gap))
     metrics = {split: one.as_dict() for split, one in measured.items()}
+    for split in metrics.keys() & bench.questions.keys():
+        metrics[split]["question_chance"] = bench.questions[split].chance
+    head_code.remember(bench.classifier.head_record)
     bench.classifier.restore_vocabulary()
     observe(Phase("write the model"))
     with atomic.new_folder(run.folder / runs.MODEL) as draft:
@@ -187,12 +200,12 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
         bench.tokenizer.save_pretrained(draft)
         folder.write_facts(draft, _facts(bench, metrics))
-        (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
         observe(Phase("trace and check the ONNX graph"))
         try:
             write_graph(folder.read(draft), bench.encoded["validation"])
         except ModelError as err:  # predict can do without
             observe(Notice(err.message))
+        (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
     run = run.update(
         state="done",
         step=progress.step,
@@ -244,6 +257,8 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
     prepared, config = bench.prepared, as_dict(bench.config)
     config["data"]["dataset"] = prepared.name
     config["model"]["name"] = bench.base_name
+    if is_code(bench.config.model.head):
+        config["model"]["head"] = last_part(bench.config.model.head)
     if bench.config.model.tokenizer is not None:
         config["model"]["tokenizer"] = short_name(bench.config.model.tokenizer)
     return Facts(
@@ -284,7 +299,8 @@ def _begin(old: Run | None, run_folder: Path, request: RunConfig) -> Run:
     if old is None:
         runs.check_free(run_folder)
     else:
-        for value in (request.data.dataset, request.model.name, request.model.tokenizer):
+        code, _ = file_and_class(request.model.head) or (None, "")
+        for value in (request.data.dataset, request.model.name, request.model.tokenizer, code):
             if value is not None and Path(str(value)).is_relative_to(run_folder):
                 raise UsageError(
                     f"{value} lies in the run that --overwrite would delete", hint="give the new run another --out"
@@ -297,6 +313,12 @@ def _begin(old: Run | None, run_folder: Path, request: RunConfig) -> Run:
 
 def _check_same(run: Run, request: RunConfig) -> None:
     before = run.document["request"]
+    began_with, head = run.document.get("head_code"), request.model.head
+    if began_with and is_code(head) and head_key(head_code.read(head).record) != head_key(began_with):
+        raise UsageError(
+            f"the code of {head} has changed since run {run.name} began",
+            hint="give another --out, or --overwrite to delete that run",
+        )
     differences = [
         f"{section}.{key} was {before.get(section, {}).get(key)!r}, now {value!r}"
         for section, values in as_dict(request).items()
@@ -321,6 +343,11 @@ def _check_data(run: Run, prepared: Prepared) -> None:
 def _absolute(reference: str) -> str:
     path = Path(reference).expanduser()
     return str(path.absolute()) if path.exists() else reference
+
+
+def _absolute_head(head: str) -> str:
+    parts = file_and_class(head)
+    return f"{Path(parts[0]).expanduser().absolute()}:{parts[1]}" if parts is not None else head
 
 
 @contextlib.contextmanager
