@@ -67,23 +67,16 @@ def new_folder(path: Path, *, manifest: bool = False) -> Iterator[Path]:
         try:
             draft.chmod(0o777 & ~_umask())  # mkdtemp gives 0700; the folder is no secret
             yield draft
-            if manifest:
-                write_json(draft / MANIFEST, {"files": _digests(draft)})
             for file in sorted(draft.rglob("*")):
                 if file.is_file():
                     file.chmod(0o666 & ~_umask())  # safetensors writes 0600
                     _fsync_file(file)
                 else:
                     _fsync_dir(file)
+            if manifest:
+                write_json(draft / MANIFEST, {"files": digests(draft)})
             _fsync_dir(draft)
-            if path.exists():
-                # Two renames: between them `path` is missing, never half written.
-                retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-                path.rename(retired / path.name)
-                draft.rename(path)
-                shutil.rmtree(retired, ignore_errors=True)
-            else:
-                draft.rename(path)
+            _put_in_place(draft, path)
             _fsync_dir(path.parent)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -92,18 +85,18 @@ def new_folder(path: Path, *, manifest: bool = False) -> Iterator[Path]:
 
 def verify(folder: Path) -> str | None:
     """What is wrong with a folder that was written with a manifest, in words; None when every file is as written."""
+    if not (folder / MANIFEST).exists():
+        return f"{MANIFEST} is missing"
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError):
+        for name, facts in files.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != facts["size"] or sha256(path) != facts["sha256"]:
+                return f"{name} is not as it was written"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
-    found = _digests(folder)
-    for name, facts in files.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != facts:
-            return f"{name} is not as it was written"
     return None
 
 
@@ -113,9 +106,53 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digests(folder: Path) -> dict[str, dict[str, Any]]:
+def digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """`{"size": bytes, "sha256": hex}` of every file below a folder but its manifest, by relative name."""
     files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name != MANIFEST)
     return {f.relative_to(folder).as_posix(): {"size": f.stat().st_size, "sha256": sha256(f)} for f in files}
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    """Give a folder its name; what had the name is deleted. Others may be doing the same at this moment."""
+    taken = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+    for _ in range(100):
+        try:
+            draft.rename(path)
+            return
+        except OSError as err:
+            if err.errno not in taken:
+                raise
+        if _exchange(draft, path):
+            shutil.rmtree(draft, ignore_errors=True)
+            return
+        # Without an exchange, two renames: between them `path` is missing, never half written.
+        retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+        try:
+            with suppress(FileNotFoundError):  # another process was faster
+                path.rename(retired / path.name)
+            draft.rename(path)
+            return
+        except OSError as err:
+            if err.errno not in taken:
+                raise
+        finally:
+            if not path.exists():
+                with suppress(OSError):
+                    (retired / path.name).rename(path)
+            shutil.rmtree(retired, ignore_errors=True)
+    raise OSError(errno.EBUSY, "other processes keep replacing it")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders trade names in one step; False where the system or its disk cannot."""
+    import ctypes
+
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):  # not Linux
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: linux/fcntl.h, linux/fs.h
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
 
 
 def _fsync_file(path: Path) -> None:
@@ -164,6 +201,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _full(path: Path) -> ResourceError:
     return ResourceError(
-        f"{path}: the disk is full; nothing was left half-written",
+        f"{path}: the disk is full (or its quota, or its inodes); nothing was left half-written",
         hint="free some space, or choose another disk with --out or TEXTCLF_HOME",
     )
