@@ -17,6 +17,7 @@ import numpy as np
 
 from textclf import atomic
 from textclf.artifact import folder as names
+from textclf.artifact import integrity
 from textclf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -44,13 +45,14 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def write_facts(folder: Path, **graphs: dict[str, Any]) -> None:
-    """Record what is known of graphs by name, beside what is recorded of others."""
-    document = {**(read_facts(folder) or {}), **graphs, "schema_version": SCHEMA_VERSION}
+    """Record what is known of graphs by name, and the SHA-256 of each, beside what is recorded of others."""
+    known = {kind: {**facts, "sha256": atomic.sha256(graph_path(folder, kind))} for kind, facts in graphs.items()}
+    document = {**(read_facts(folder) or {}), **known, "schema_version": SCHEMA_VERSION}
     atomic.write_json(folder / names.GRAPH_FACTS, document)
 
 
 def belongs(folder: Path, kind: str = "fp32") -> bool:
-    """Whether a model folder has a graph of this kind (fp32 or int8) that was made from the weights in it.
+    """Whether a model folder has a whole graph of this kind (fp32 or int8) that was made from the weights in it.
 
     The fp32 graph reads its weights from the file, so that file's layout decides; the int8 graph holds
     rounded weights of its own, so the whole file does.
@@ -59,9 +61,12 @@ def belongs(folder: Path, kind: str = "fp32") -> bool:
     weights = folder / names.WEIGHTS
     if not isinstance(facts, dict) or not graph_path(folder, kind).is_file() or not weights.is_file():
         return False
+    name = graph_path(folder, kind).relative_to(folder).as_posix()
+    if facts.get("sha256", found := integrity.digests(folder, (name,))[name]) != found:
+        return False
     if kind == "fp32":
         return bool(facts.get("layout") == layout(weights))
-    return bool(facts.get("weights") == atomic.sha256(weights))
+    return bool(facts.get("weights") == integrity.digests(folder, (names.WEIGHTS,))[names.WEIGHTS])
 
 
 def graph_path(folder: Path, kind: str = "fp32") -> Path:

@@ -20,7 +20,7 @@ import transformers
 
 import textclf
 from textclf import atomic, paths, presets, signals
-from textclf.artifact import card, folder, runs
+from textclf.artifact import card, folder, integrity, runs
 from textclf.artifact.folder import Facts
 from textclf.artifact.runs import Run
 from textclf.config import RunConfig, as_dict, build, by_field, check_complete
@@ -231,6 +231,7 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
             write_graph(folder.read(draft), bench.encoded["validation"])
         except ModelError as err:  # predict can do without
             observe(Notice(err.message))
+        integrity.seal(draft)
     run = run.update(
         state="done",
         step=progress.step,

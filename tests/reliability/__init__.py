@@ -1,0 +1,1 @@
+"""Campaigns that show what survives: kills, signals, failing system calls, damaged files, lost power."""
