@@ -315,6 +315,31 @@ class TestTrouble:
             textclf.finetune(tiny_base, unbroken[0], out=tmp_path / "run", **FAST)
 
 
+@pytest.mark.usefixtures("no_graph")
+class TestLocks:
+    def test_a_disk_without_locks_is_said(
+        self,
+        unbroken: tuple[Path, runs.Run],
+        tiny_base: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def none(handle: int, how: int) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr("fcntl.flock", none)
+        assert same(unbroken[1], textclf.finetune(tiny_base, unbroken[0], out=tmp_path / "run", **FAST))
+        assert "the disk has no locks" in caplog.text
+
+    def test_a_home_that_cannot_be_written_is_said(
+        self, unbroken: tuple[Path, runs.Run], tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TEXTCLF_HOME", "/proc/nowhere")
+        with pytest.raises(ResourceError, match="cannot be written"):
+            textclf.finetune(tiny_base, unbroken[0], **FAST)
+
+
 class TestModelFolder:
     """Every file that is read has to be as it was written."""
 
@@ -387,3 +412,83 @@ def stop_at(step: int, base: Path, data: Path, out: Path, settings: dict[str, An
 
     with pytest.raises(InterruptedRun):
         textclf.finetune(base, data, out=out, on_event=stop, **settings)
+
+
+class TestAnswersInAFile:
+    """`predict FILE -o FILE` that was stopped goes on: no answer is lost and none is given twice."""
+
+    @pytest.mark.parametrize("extension", ["tsv", "csv", "jsonl", "json"])
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_a_stopped_file_is_gone_on_with(
+        self, extension: str, number: signal.Signals, tiny_artifact: Path, tmp_path: Path
+    ) -> None:
+        texts = tmp_path / "texts.txt"
+        texts.write_text("".join(f"where is my card number {index}\n" for index in range(300)))
+        output = tmp_path / f"answers.{extension}"
+        assert _predict(tiny_artifact, texts, output) == 0
+        wanted = output.read_bytes()
+        output.unlink()
+        for window in (2, 3):
+            code = _predict(tiny_artifact, texts, output, stop_at=window, number=number)
+            assert code == (-number if number == signal.SIGKILL else 128 + number)
+            assert not output.exists()
+        counted = tmp_path / "counted"
+        assert _predict(tiny_artifact, texts, output, count=counted) == 0
+        assert output.read_bytes() == wanted
+        assert int(counted.read_text()) < 300, "what was answered before is not computed again"
+        assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+    def test_other_inputs_begin_anew(self, tiny_artifact: Path, tmp_path: Path) -> None:
+        texts, output = tmp_path / "texts.txt", tmp_path / "answers.tsv"
+        texts.write_text("one\n" * 300)
+        assert _predict(tiny_artifact, texts, output, stop_at=2, number=signal.SIGTERM) == 143
+        texts.write_text("two\n" * 300)
+        assert _predict(tiny_artifact, texts, output) == 0
+        lines = output.read_text().splitlines()
+        assert len(lines) == 300 and all(line.endswith("\ttwo") for line in lines)
+
+
+def _predict(
+    model: Path,
+    texts: Path,
+    output: Path,
+    *,
+    stop_at: int = 0,
+    number: signal.Signals = signal.SIGTERM,
+    count: Path | None = None,
+) -> int:
+    """The exit code of predict in a forked process; `stop_at`: the window in which the signal comes."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        import sys
+
+        from textclf.cli import app, predict
+        from textclf.inference.prediction import Predictor
+
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        predict.SYNC_SECONDS = 0.0
+        answer, windows, answered = Predictor._answer, 0, 0
+
+        def counting(self: Any, window: Any, *rest: Any) -> Any:
+            nonlocal windows, answered
+            windows += 1
+            answered += len(window)
+            if windows == stop_at:
+                os.kill(os.getpid(), number)
+            return answer(self, window, *rest)
+
+        Predictor._answer = counting  # type: ignore[method-assign]
+        sys.argv = ["textclf", "predict", "-m", str(model), str(texts), "-o", str(output), "--runtime", "torch"]
+        try:
+            app.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        if count is not None:
+            count.write_text(str(answered))
+    finally:
+        os._exit(code)

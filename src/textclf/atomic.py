@@ -13,7 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from textclf.errors import ResourceError
+from textclf.errors import BusyError, ResourceError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "MANIFEST.json"
 
@@ -47,6 +52,92 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
                 Path(name).unlink()
             raise
         _fsync_dir(path.parent)
+
+
+class Growing:
+    """A file on its way: see `growing_file`. state: of its last mark, {} at its beginning."""
+
+    def __init__(self, file: BinaryIO, notes: Path, of: Any, state: dict[str, Any]) -> None:
+        self.state = state
+        self.write = file.write
+        self._file, self._notes, self._of = file, notes, of
+        self._size = file.tell()
+
+    def mark(self, **state: Any) -> None:
+        """What was written up to here is a whole, and who writes it is in this state."""
+        self._size, self.state = self._file.tell(), state
+
+    def sync(self) -> None:
+        """From now on what was written up to the last mark, and the state then, outlasts the process."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        write_json(self._notes, {"of": self._of, "size": self._size, "state": self.state})
+
+
+@contextmanager
+def growing_file(path: Path, *, of: Any) -> Iterator[Growing]:
+    """As `new_file`, where filling takes long: what was synced outlasts a killed process or an interrupted block.
+
+    The next block for this path goes on behind it, if it is `of` the same, any JSON value; else it begins anew. If the
+    block fails, nothing stays. Raises ResourceError, and BusyError while another process fills the same file.
+    """
+    path = path.resolve()
+    draft = path.with_name(f".{path.name[:200]}.partial")
+    notes = draft.with_name(f"{draft.name}.json")
+    with _translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(draft) as file:
+            size, state = _noted(notes, of, at_most=file.seek(0, os.SEEK_END))
+            file.truncate(size)
+            file.seek(size)
+            try:
+                yield Growing(file, notes, of, state)
+                file.flush()
+                os.fsync(file.fileno())
+                draft.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+                draft.replace(path)
+                notes.unlink(missing_ok=True)
+                _fsync_dir(path.parent)
+            except Exception:
+                for left in (draft, notes):
+                    left.unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[BinaryIO]:
+    """The file open for reading and writing, made where it is not there, and for no other process."""
+    while True:
+        handle = os.open(
+            path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o600
+        )
+        with os.fdopen(handle, "r+b") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as err:
+                    raise BusyError(
+                        f"{path} is being written by another process", hint="wait for it, or name another file"
+                    ) from err
+                except OSError:  # a disk without locks
+                    pass
+            try:
+                is_this = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            except FileNotFoundError:
+                is_this = False
+            if is_this:  # else another process finished it between our opening and our locking
+                yield file
+                return
+
+
+def _noted(notes: Path, of: Any, *, at_most: int) -> tuple[int, dict[str, Any]]:
+    try:
+        document = json.loads(notes.read_text(encoding="utf-8"))
+        if document["of"] == json.loads(json.dumps(of)) and 0 <= document["size"] <= at_most:
+            return document["size"], dict(document["state"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return 0, {}
 
 
 def write_json(path: Path, document: Any) -> None:
