@@ -70,7 +70,7 @@ class TestSignals:
         data, whole = unbroken
         out = tmp_path / "run"
         evaluations = 0
-        validate = textclf.training.workbench.measure_split
+        validate = textclf.training.learning.split_probabilities
 
         def measure(bench: Any, split: str, *rest: Any) -> Any:
             nonlocal evaluations
@@ -86,7 +86,7 @@ class TestSignals:
                 os.kill(os.getpid(), number)
 
         with monkeypatch.context() as patch:
-            patch.setattr("textclf.training.workbench.measure_split", measure)
+            patch.setattr("textclf.training.learning.split_probabilities", measure)
             with pytest.raises(InterruptedRun) as caught:
                 textclf.finetune(tiny_base, data, out=out, on_event=watch, **FAST)
         assert caught.value.exit_code == 128 + number

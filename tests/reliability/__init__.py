@@ -1,1 +1,1 @@
-"""Campaigns that show what survives: kills, signals, failing system calls, damaged files, lost power."""
+"""What is measured of durability and security: see docs/reliability.md."""

@@ -11,7 +11,7 @@ from typing import Any
 from textclf.artifact import runs
 from textclf.data import preparation
 from textclf.model.classifier import Classifier
-from textclf.training import checkpoint, finetuning, head, loop, workbench
+from textclf.training import checkpoint, finetuning, head, learning, loop, workbench
 
 from .scene import scene, wait
 
@@ -23,9 +23,9 @@ PHASES: dict[str, tuple[Any, str, int]] = {
     "fitting the probe": (head, "fit_probe", 1),
     "a forward pass of a step": (Classifier, "forward", 8),
     "between passes of a step": (loop, "_clip", 3),
-    "evaluating": (workbench, "score", 2),
+    "evaluating": (learning, "score", 2),
     "writing a checkpoint": (checkpoint, "_write", 4),
-    "measuring the result": (finetuning, "measure_split", 1),
+    "measuring the result": (finetuning, "split_probabilities", 1),
     "exporting": (finetuning, "write_graph", 1),
     "writing run.json": (runs.Run, "update", 3),
 }
