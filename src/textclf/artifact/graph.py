@@ -28,6 +28,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
 
 SCHEMA_VERSION = 1
+_CHECKSUM = "checksum"
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
@@ -40,15 +41,24 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
         document = json.loads((folder / names.GRAPH_FACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = isinstance(document, dict) and document.get("schema_version") == SCHEMA_VERSION
-    return document if known else None
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        return None
+    has_digests = any(isinstance(facts, dict) and "sha256" in facts for facts in document.values())
+    is_whole = document.get(_CHECKSUM) == signed(document)[_CHECKSUM]
+    return document if is_whole or not (has_digests or _CHECKSUM in document) else None  # early graphs had neither
 
 
 def write_facts(folder: Path, **graphs: dict[str, Any]) -> None:
     """Record what is known of graphs by name, and the SHA-256 of each, beside what is recorded of others."""
     known = {kind: {**facts, "sha256": atomic.sha256(graph_path(folder, kind))} for kind, facts in graphs.items()}
     document = {**(read_facts(folder) or {}), **known, "schema_version": SCHEMA_VERSION}
-    atomic.write_json(folder / names.GRAPH_FACTS, document)
+    atomic.write_json(folder / names.GRAPH_FACTS, signed(document))
+
+
+def signed(document: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded of graphs, with a checksum of it, by which `read_facts` knows that it is whole."""
+    bare = {key: value for key, value in document.items() if key != _CHECKSUM}
+    return {**bare, _CHECKSUM: hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()}
 
 
 def belongs(folder: Path, kind: str = "fp32") -> bool:

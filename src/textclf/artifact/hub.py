@@ -358,6 +358,8 @@ def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]
             cleaned[name] = screening.without_traces(
                 document, where=name, keep=(*artifact.label_set.names, artifact.prompt or "")
             )
+            if name == folder.GRAPH_FACTS:
+                cleaned[name] = graph.signed(cleaned[name])
             if cleaned[name] != document:
                 content[name] = (json.dumps(cleaned[name], ensure_ascii=False, indent=2) + "\n").encode()
     facts = folder.facts_of(cleaned[folder.TEXTCLF], where=folder.TEXTCLF)
