@@ -423,19 +423,19 @@ class TestAnswersInAFile:
         self, extension: str, number: signal.Signals, tiny_artifact: Path, tmp_path: Path
     ) -> None:
         texts = tmp_path / "texts.txt"
-        texts.write_text("".join(f"where is my card number {index}\n" for index in range(300)))
+        texts.write_text("".join(f"where is my card number {index}\n" for index in range(700)))
         output = tmp_path / f"answers.{extension}"
         assert _predict(tiny_artifact, texts, output) == 0
         wanted = output.read_bytes()
         output.unlink()
-        for window in (2, 3):
-            code = _predict(tiny_artifact, texts, output, stop_at=window, number=number)
+        for _ in range(2):
+            code = _predict(tiny_artifact, texts, output, stop_at=2, number=number)
             assert code == (-number if number == signal.SIGKILL else 128 + number)
             assert not output.exists()
         counted = tmp_path / "counted"
         assert _predict(tiny_artifact, texts, output, count=counted) == 0
         assert output.read_bytes() == wanted
-        assert int(counted.read_text()) < 300, "what was answered before is not computed again"
+        assert int(counted.read_text()) == 700 - 64 - 128, "what was answered before is not computed again"
         assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
     def test_other_inputs_begin_anew(self, tiny_artifact: Path, tmp_path: Path) -> None:
