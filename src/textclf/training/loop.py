@@ -108,7 +108,8 @@ def fit(
     classifier.train()
 
     def save() -> None:
-        nonlocal saved_at
+        nonlocal saved_at, overflows
+        overflows = _check_finite(unread, learning, fp16=scaler.is_enabled(), before=overflows)
         progress.recent = [float(loss) for loss in losses]
         progress.scaler = scaler.state_dict() or None
         progress.seconds = pace.seconds()
@@ -198,28 +199,24 @@ def fit(
             progress.evaluated_step + plan.eval_every,
         )
         time_up = pace.is_up() and progress.step < plan.steps
-        save_now = asked.stop is not None or asked.save or time.monotonic() - saved_at > SAVE_SECONDS
         read_now = log_now or time_up or device.kind == "cpu"
-        if read_now or save_now:
-            overflows = _check_finite(unread, learning, fp16=scaler.is_enabled(), before=overflows)
         if read_now:
+            overflows = _check_finite(unread, learning, fp16=scaler.is_enabled(), before=overflows)
             progress.loss = float(torch.stack(losses).mean())
             observe(pace.report(rate))
             if log_now:
                 tracker.log(
                     {"loss": progress.loss, "learning_rate": rate, "grad_norm": float(this.norm)}, progress.step
                 )
-        # Asked again: to report may have taken a while.
-        save_now = save_now or asked.stop is not None or asked.save
         if time_up:
             progress.stopped_early = f"the {config.max_minutes:g} minutes of --max-minutes are over"
             observe(Notice(f"stopped at step {progress.step}: {progress.stopped_early}"))
-        if save_now:
-            was_asked = asked.save
+        stop_now, was_asked = asked.stop is not None, asked.save
+        if stop_now or was_asked or time.monotonic() - saved_at > SAVE_SECONDS:
             save()
-            if was_asked:
-                observe(Notice(f"saved: step-{progress.step}"))
-        if asked.stop is not None:
+        if was_asked:
+            observe(Notice(f"saved: step-{progress.step}"))
+        if stop_now:
             return progress
     if progress.best_step is not None and progress.best_step != progress.step:
         try:
