@@ -248,6 +248,8 @@ class TrainConfig:
     """Stop early after this many evaluations without a better metric; 0 never does."""
     eval_every: int | None = None
     """Steps between evaluations. None: once an epoch."""
+    keep: int = 2
+    """Checkpoints that stay on the disk during a run, the newest ones; the best stays besides."""
     max_minutes: float | None = None
     """Wall-clock budget of the run; the schedule reaches its end within it."""
     precision: Precision = "auto"
@@ -266,7 +268,7 @@ class TrainConfig:
         _above("train.max_minutes", self.max_minutes, 0)
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ConfigError(f"train.layer_decay is {self.layer_decay}; it is a share, above 0 and up to 1")
-        for name in ("batch_size", "micro_batch_size", "micro_batch_tokens", "eval_every"):
+        for name in ("batch_size", "micro_batch_size", "micro_batch_tokens", "eval_every", "keep"):
             _at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("weight_decay", "max_grad_norm", "patience", "seed"):
             _at_least(f"train.{name}", getattr(self, name), 0)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textclf import __version__
-from textclf.artifact import card, consent, folder, graph, remote, runs, screening
+from textclf.artifact import card, consent, folder, graph, integrity, remote, runs, screening
 from textclf.errors import HubError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -64,16 +64,19 @@ def locate(reference: str | os.PathLike[str] | None = None) -> Path:
 
     In this order: the name of a run, a path (of a run folder or a model folder), a Hub id. A `Run` or
     any other path object is only ever a path; None is the run that was finished last.
-    Raises ModelError (nothing of that name, a run without a model), HubError and RefusedError as `fetch`.
+    Raises ModelError (nothing of that name, a run without a model, a file that is not as it was written), HubError and
+    RefusedError as `fetch`.
     """
     if reference is None:
-        return runs.latest().model_folder
-    if isinstance(reference, runs.Run):
-        return reference.model_folder
-    run = runs.find(reference) if isinstance(reference, str) else runs.read(Path(reference))
-    if run:
-        return run.model_folder
-    return fetch(reference).folder
+        found: runs.Run | None = runs.latest()
+    elif isinstance(reference, runs.Run):
+        found = reference
+    else:
+        found = runs.find(reference) if isinstance(reference, str) else runs.read(Path(reference))
+    if found is None:
+        return fetch(reference).folder  # type: ignore[arg-type]
+    integrity.check(found.model_folder)
+    return found.model_folder
 
 
 def fetch(
@@ -144,6 +147,7 @@ def _local_folder(reference: str | os.PathLike[str]) -> Path | None:
     except (OSError, RuntimeError):  # a name too long for a file, a home that nobody has
         is_folder = exists = False
     if is_folder:
+        integrity.check(local)
         return local
     if exists:
         raise ModelError(f"{name} is a file", hint="give the model's folder, not a file in it")
@@ -356,6 +360,8 @@ def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]
             cleaned[name] = screening.without_traces(
                 document, where=name, keep=(*artifact.label_set.names, artifact.prompt or "")
             )
+            if name == folder.GRAPH_FACTS:
+                cleaned[name] = graph.signed(cleaned[name])
             if cleaned[name] != document:
                 content[name] = (json.dumps(cleaned[name], ensure_ascii=False, indent=2) + "\n").encode()
     if "sha256" in (artifact.config.get("head_code") or {}) and folder.HEAD_CODE not in content:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import sys
 from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
 
-from textclf import __version__
+from textclf import __version__, signals
 from textclf.cli import terminal
 from textclf.errors import TextclfError
 
@@ -56,8 +55,7 @@ def main() -> NoReturn:
     # Threads of OpenMP that wait for work would keep a core busy. Beside any other process, torch's two threads on two
     # cores are then four times slower; asleep, they lose a tenth on a machine that does nothing else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signals.own_process()
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
         app()

@@ -64,7 +64,7 @@ def open_runtime(
         flag = " --int8" if kind == "int8" else ""
         raise ModelError(
             f"{artifact.folder}: {'its' if there else 'no'} {kind} ONNX graph"
-            + (" was made from other weights" if there else ""),
+            + (" is damaged, or was made from other weights" if there else ""),
             hint=f"write it: textclf export{flag} {artifact.folder}",
         )
     from textclf.inference.onnx_runtime import OnnxRuntime
