@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "textclf"
 
 FLOORS: list[set[str]] = [
-    {"errors", "paths", "atomic", "cpus"},
+    {"errors", "paths", "atomic", "cpus", "characters", "redaction"},
     {"labels", "config", "metrics", "presets"},
     {"data", "artifact"},
     {"model"},

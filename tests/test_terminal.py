@@ -26,7 +26,7 @@ def unescaped(field: str) -> str:
         code = match[1]
         return {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}.get(code) or chr(int(code[1:], 16))
 
-    return re.sub(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|[tnr\\])", char, field)
+    return re.sub(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[tnr\\])", char, field)
 
 
 def is_harmless(text: str) -> bool:
@@ -65,6 +65,13 @@ def test_known_attacks_on_a_terminal_are_spelt_out() -> None:
     assert terminal.safe("\x1b[31m") == r"\x1b[31m"
     assert terminal.safe("\x9b\u202e\u2028\ud800") == r"\x9b\u202e\u2028\ud800"
     assert is_harmless(terminal.field(NASTY))
+
+
+def test_what_is_not_seen_is_spelt_out() -> None:
+    assert terminal.safe("a\u200bb\u2060c\xadd") == r"a\u200bb\u2060c\xadd"
+    assert terminal.safe("\U000e0041") == r"\U000e0041"
+    assert terminal.safe("pay\u200dpal \u200c") == r"pay\u200dpal \u200c", "joiners that join nothing"
+    assert terminal.json_line("\U000e0041\u200d") == r'"\udb40\udc41\u200d"'
 
 
 def test_joiners_and_accents_stay_as_they_are() -> None:

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textclf.errors import UsageError
+
 if TYPE_CHECKING:
     from platformdirs import PlatformDirs
 
@@ -22,6 +24,14 @@ def cache_dir() -> Path:
 def runs_dir() -> Path:
     """Runs with their checkpoints and models. `$TEXTCLF_HOME/runs`, else `runs` in the platform's data folder."""
     return _home("runs") or _platform_dirs().user_data_path / "runs"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path whose `~` is the user's home folder. Raises UsageError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as err:
+        raise UsageError(f"{os.fspath(path)}: there is no such user", hint="give the whole path") from err
 
 
 def slug(text: str) -> str:

@@ -37,7 +37,7 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     """
     try:
         document = json.loads((folder / names.GRAPH_FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     known = isinstance(document, dict) and document.get("schema_version") == SCHEMA_VERSION
     return document if known else None

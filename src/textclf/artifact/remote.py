@@ -71,10 +71,10 @@ def unreachable(err: HubError) -> bool:
 
 
 def endpoint() -> str:
-    """The address of the Hub: `HF_ENDPOINT`, else huggingface.co."""
+    """The address of the Hub: `HF_ENDPOINT`, without a password that it may hold, else huggingface.co."""
     from huggingface_hub import constants
 
-    return str(constants.ENDPOINT)
+    return re.sub(r"(?<=://)[^/@]*@", "", str(constants.ENDPOINT))
 
 
 def _wait(fault: Exception, attempt: int) -> float | None:

@@ -15,6 +15,7 @@ import typer
 from textclf import __version__
 from textclf.cli import terminal
 from textclf.errors import TextclfError
+from textclf.redaction import redact
 
 app = typer.Typer(
     name="textclf",
@@ -58,7 +59,12 @@ def main() -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    # Kernels of the Hub are code; transformers would fetch some for models that name none.
+    os.environ.setdefault("USE_HUB_KERNELS", "NO")
+    log = logging.StreamHandler(sys.stderr)
+    log.setFormatter(terminal.LogFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[log], level=logging.WARNING)
+    logging.captureWarnings(True)  # they may quote foreign text
     try:
         app()
     except TextclfError as err:
@@ -68,10 +74,13 @@ def main() -> NoReturn:
         _report(f"out of memory: {err}" if str(err) else "out of memory", None)
         sys.exit(6)
     except OSError as err:
+        if err.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            _report(f"{err.strerror}: {err.filename!s:.200}", "give a shorter path, or one without links")
+            sys.exit(2)
         if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS):
             _report_bug(err)
             sys.exit(1)
-        _report(str(err), None)
+        _report(redact(str(err)), None)
         terminal.abandon_output()
         sys.exit(6)
     except Exception as err:  # noqa: BLE001  # the one place that turns a bug into a message
@@ -82,7 +91,7 @@ def main() -> NoReturn:
 
 def _report_bug(err: Exception) -> None:
     _report(
-        f"a bug of textclf: {type(err).__name__}: {err}",
+        redact(f"a bug of textclf: {type(err).__name__}: {err}"),
         "run the command again with --debug, and report what it prints",
     )
 

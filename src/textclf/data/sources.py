@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-from textclf import presets
+from textclf import paths, presets
 from textclf.data import files
 from textclf.data.catalog import CATALOG
 from textclf.data.files import Records
@@ -57,7 +57,7 @@ def open_source(dataset: str) -> Source:
 
     Raises DataError (missing or unreadable file, folder without splits) or HubError.
     """
-    path = Path(dataset).expanduser()
+    path = paths.expanded(dataset)
     if _exists(path):
         return open_folder(path) if path.is_dir() else open_file(path)
     if dataset in presets.shipped_data():

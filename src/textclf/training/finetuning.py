@@ -70,7 +70,7 @@ def finetune(
     checkpoint was written.
     """
     request = resolve(model, dataset, config=config, **settings)
-    run_folder = Path(out).expanduser().resolve() if out is not None else paths.runs_dir() / run_name(request)
+    run_folder = paths.expanded(out).resolve() if out is not None else paths.runs_dir() / run_name(request)
     run = runs.read(run_folder)
     if run is None or overwrite or (runs.is_blank(run) and run.document["request"] != as_dict(request)):
         run = _begin(run, run_folder, request)
@@ -324,7 +324,7 @@ def _check_data(run: Run, prepared: Prepared) -> None:
 
 
 def _absolute(reference: str) -> str:
-    path = Path(reference).expanduser()
+    path = paths.expanded(reference)
     return str(path.absolute()) if path.exists() else reference
 
 
