@@ -7,9 +7,10 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -17,36 +18,54 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Tiny models gain nothing from threads, and several test workers with threads each get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# An example that imports a package first, or meets a busy machine, is slow and no failure.
+hypothesis.settings.register_profile("suite", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("suite")
+
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a fixture of a whole file makes, before `home` is there, does not touch the user's own folders either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEXTCLF_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.delenv("HF_TOKEN", raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test sees or touches the user's own cache and runs, or the network."""
+    """Every test has a cache and runs of its own."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("TEXTCLF_HOME", str(folder))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
     return folder
 
 
+@pytest.fixture(scope="session")
+def _commands(alone: None) -> None:
+    """Before any test has changed the environment."""
+    import command_line
+
+    command_line.start()
+
+
 @pytest.fixture
-def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+def cli(_commands: None) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own: cli("eval", "--json", input="...", env={...})."""
+    import command_line
+    from textclf.model import exporting
 
     def run(
         *arguments: str | Path, input: str | bytes = b"", env: dict[str, str] | None = None, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        finished = subprocess.run(
-            [sys.executable, "-m", "textclf", *map(str, arguments)],
+        return command_line.run(
+            [str(one) for one in arguments],
             input=input.encode() if isinstance(input, str) else input,
-            capture_output=True,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            timeout=300,
-        )
-        return subprocess.CompletedProcess(
-            finished.args, finished.returncode, finished.stdout.decode("utf-8"), finished.stderr.decode("utf-8")
+            environment={**os.environ, **(env or {})},
+            folder=cwd,
+            graph_bytes=exporting.MAX_BYTES,  # as `no_graph` has set it
         )
 
     return run
@@ -82,6 +101,12 @@ def tiny_csv(tmp_path: Path) -> Path:
 def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without an ONNX graph, which takes most of the time of a tiny one."""
     monkeypatch.setattr("textclf.model.exporting.MAX_BYTES", 0)
+
+
+@pytest.fixture
+def graph(no_graph: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs with an ONNX graph after all, in a file whose other tests have none."""
+    monkeypatch.setattr("textclf.model.exporting.MAX_BYTES", 1 << 30)
 
 
 @pytest.fixture(scope="session")

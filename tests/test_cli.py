@@ -112,6 +112,7 @@ def test_precedence_is_preset_config_flags_set(cli: Cli, tiny_base: Path, tmp_pa
     assert (resolved["train"]["epochs"], resolved["train"]["batch_size"], resolved["train"]["seed"]) == (2, 48, 9)
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
     metrics = [
         "rows", "loss", "accuracy", "macro_f1", "weighted_f1", "macro_precision", "weighted_precision", "macro_recall",
@@ -157,6 +158,7 @@ def test_debug_shows_the_traceback_and_nothing_else_does(cli: Cli, tmp_path: Pat
     assert told.returncode == 3 and "Traceback" in told.stderr
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_foreign_text_is_never_markup_or_control(cli: Cli, tiny_base: Path, tmp_path: Path) -> None:
     labels = ["[bold red]a[/foo]", "b\x1b[31m\x1b]0;owned\x07", "=1+1|`c`<script>"]
     path = tmp_path / "nasty [red].csv"
@@ -294,7 +296,16 @@ class TestOnATerminal:
     def test_training_draws_a_bar_with_loss_rate_and_time(self, tiny_base: Path, tiny_csv: Path) -> None:
         code, seen = self._run(["finetune", "-m", tiny_base, "-d", tiny_csv, "--epochs", "30"])
         assert code == 0, seen
-        for part in ("loss", "texts/s", "left", "validation: loss", "accuracy", "next:"):
+        for part in (
+            "loss",
+            "texts/s",
+            "left",
+            "validation: loss",
+            "accuracy",
+            "write the model",
+            "ONNX graph",
+            "next:",
+        ):
             assert part in seen, part
 
     def test_no_color_is_honoured(self, tmp_path: Path) -> None:

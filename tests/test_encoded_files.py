@@ -10,7 +10,7 @@ import pytest
 
 import tiny_models
 from test_encoding import assert_same
-from textclf.data import encoded_files, encoding
+from textclf.data import encoded_files, tokenising
 from textclf.data.encoded_files import cut_kept, encode_kept
 from textclf.data.encoding import encode
 
@@ -19,7 +19,7 @@ from textclf.data.encoding import encode
 def small_is_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TEXTCLF_HOME", str(tmp_path))
     monkeypatch.setattr(encoded_files, "LARGE", 1)
-    monkeypatch.setattr(encoding, "CHUNK", 100)
+    monkeypatch.setattr(tokenising, "CHUNK", 100)
 
 
 def column(count: int) -> pa.ChunkedArray:

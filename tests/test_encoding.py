@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import tiny_models
-from textclf.data import encoding, words
+from textclf.data import tokenising, words
 from textclf.data.encoding import Encoded, cut, encode
 
 TOKENIZERS = {
@@ -140,8 +140,8 @@ def test_no_chunk_size_changes_the_rows(tokenizer: Tokenizer, monkeypatch: pytes
     texts[300] = "long " * 2000
     whole = encode(texts, tokenizer, max_length=16)
     done: list[int] = []
-    monkeypatch.setattr(encoding, "CHUNK", 90)
-    monkeypatch.setattr(encoding, "CHUNK_CHARS", 500)
+    monkeypatch.setattr(tokenising, "CHUNK", 90)
+    monkeypatch.setattr(tokenising, "CHUNK_CHARS", 500)
     monkeypatch.setattr(words, "REMEMBERED", 12)
     assert_same(encode(texts, tokenizer, max_length=16, on_progress=done.append), whole)
     assert len(done) > 50 and done == sorted(done) and done[-1] == 700

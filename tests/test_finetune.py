@@ -17,27 +17,28 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 import textclf
 import tiny_models
+from resuming import same_weights, stop_and_resume
+from textclf.artifact import graph as graph_file
 from textclf.artifact.runs import Run
 from textclf.errors import ConfigError, DivergedError, InterruptedRun, ModelError, RefusedError, UsageError
 from textclf.training.events import Evaluated, Event, Notice, StepDone
 
 FAST: dict[str, Any] = {"epochs": 3, "batch_size": 16, "precision": "fp32", "probe": False}
 
+pytestmark = pytest.mark.usefixtures("no_graph")  # that graphs answer as torch does: test_onnx.py
+
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
     return load_file(run.model_folder / "model.safetensors")
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def lines(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_model_learns_and_opens_with_plain_transformers(tiny_base: Path, tiny_csv: Path) -> None:
+def test_a_model_learns_and_opens_with_plain_transformers(tiny_base: Path, tiny_csv: Path, graph: None) -> None:
     run = textclf.finetune(tiny_base, tiny_csv, epochs=25, batch_size=8, learning_rate=2e-3, precision="fp32")
+    assert graph_file.belongs(run.model_folder)
     assert run.state == "done"
     assert run.metrics["test"]["accuracy"] >= 0.9
     texts = ["my card is the letter", "refund the charge now please", "x", "", "password " * 100]
@@ -75,31 +76,24 @@ def test_every_architecture_is_finetuned_saved_and_reloaded(architecture: str, t
     assert after.config.pad_token_id is not None
 
 
-def test_the_artifact_says_nothing_of_this_machine(tiny_base: Path, tiny_csv: Path, home: Path) -> None:
+def test_the_artifact_says_nothing_of_this_machine(tiny_base: Path, tiny_csv: Path, home: Path, graph: None) -> None:
     run = textclf.finetune(tiny_base, tiny_csv, **FAST)
-    for path in run.model_folder.iterdir():
-        if path.suffix in (".json", ".md"):
-            text = path.read_text()
-            for secret in (str(home), str(tiny_base), str(tiny_csv), os.uname().nodename, "is_local"):
-                assert secret not in text, (path.name, secret)
+    files = [path for path in run.model_folder.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
+    assert {"config.json", "README.md", "graph.onnx", "graph.json"} <= {path.name for path in files}
+    for path in files:
+        for secret in (str(home), str(tiny_base), str(tiny_csv), os.uname().nodename, "is_local"):
+            assert secret.encode() not in path.read_bytes(), (path.name, secret)
 
 
 def test_resume_is_bit_identical_after_a_signal(tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
     settings = {**FAST, "eval_every": 4}
     unbroken = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "unbroken", **settings)
     for stop_at in (1, 4, 7, 17, 18):
-
-        def stop(event: Event, stop_at: int = stop_at) -> None:
-            if isinstance(event, StepDone) and event.step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-
         out = tmp_path / f"stopped-{stop_at}"
-        with pytest.raises(InterruptedRun) as caught:
-            textclf.finetune(tiny_base, tiny_csv, out=out, on_event=stop, **settings)
-        assert caught.value.exit_code == 143
-        assert f"step-{stop_at}" in caught.value.message
-        resumed = textclf.finetune(tiny_base, tiny_csv, out=out, **settings)
-        assert same(weights(unbroken), weights(resumed)), stop_at
+        stopped, resumed = stop_and_resume(tiny_base, tiny_csv, out, stop_at=stop_at, **settings)
+        assert stopped.exit_code == 143
+        assert f"step-{stop_at}" in stopped.message
+        assert same_weights(unbroken, resumed), stop_at
         assert lines(unbroken) == lines(resumed), stop_at
         assert unbroken.metrics == resumed.metrics
 
@@ -160,12 +154,12 @@ def test_a_finished_run_is_given_back_and_overwrite_trains_anew(tiny_base: Path,
     assert again.document == first.document and not any(isinstance(event, StepDone) for event in events)
     anew = textclf.finetune(tiny_base, tiny_csv, overwrite=True, **FAST)
     assert anew.document["started"] > first.document["started"]
-    assert same(weights(first), weights(anew))
+    assert same_weights(first, anew)
 
 
 def test_seeds_decide_the_model_and_leave_the_split_alone(tiny_base: Path, tiny_csv: Path) -> None:
     one, two = (textclf.finetune(tiny_base, tiny_csv, seed=seed, **FAST) for seed in (1, 2))
-    assert one.name != two.name and not same(weights(one), weights(two))
+    assert one.name != two.name and not same_weights(one, two)
     assert one.document["fingerprint"] == two.document["fingerprint"]
 
 
@@ -228,7 +222,7 @@ def test_precisions_train(precision: str, tiny_base: Path, tiny_csv: Path) -> No
         if isinstance(event, StepDone):
             losses.append(event.loss)
 
-    settings = {"epochs": 20, "batch_size": 8, "learning_rate": 2e-3}
+    settings = {"epochs": 10, "batch_size": 8, "learning_rate": 2e-3}
     textclf.finetune(tiny_base, tiny_csv, precision=precision, on_event=watch, **settings)
     assert losses[-1] < 0.6 * losses[0]
 
@@ -252,7 +246,7 @@ def test_class_weights_help_the_rare_label(tiny_base: Path, tmp_path: Path) -> N
 
 
 def test_label_smoothing_keeps_the_model_unsure(tiny_base: Path, tiny_csv: Path) -> None:
-    settings = {"epochs": 25, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32", "probe": False}
+    settings = {"epochs": 12, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32", "probe": False}
     texts = [text for text, _ in tiny_models.rows(60)]
     sure, unsure = (
         textclf.load(textclf.finetune(tiny_base, tiny_csv, label_smoothing=s, **settings))

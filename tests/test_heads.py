@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import plain_transformers
 import textclf
 import tiny_models
 from textclf.artifact import folder as artifact_folder
@@ -76,27 +74,11 @@ def test_every_pooled_head_opens_with_plain_transformers(tiny_base: Path, tmp_pa
         artifact_folder.write_facts(folder, Facts(max_length=64))
         config = json.loads((folder / "config.json").read_text())
         assert (config["model_type"], config["pooling"]) == ("textclf", pooling)
-        folders.append(str(folder))
+        folders.append(folder)
         scores.append(textclf.load(folder, runtime="torch").predict_proba(TEXTS))
     assert len(np.unique(np.round(scores, 4))) > 3 * len(POOLINGS)
-    program = (
-        "import sys, json\n"
-        "from transformers import pipeline\n"
-        "folders, texts = json.loads(sys.argv[1]), json.loads(sys.argv[2])\n"
-        "answers = []\n"
-        "for folder in folders:\n"
-        "    classify = pipeline('text-classification', folder, top_k=None, device='cpu', trust_remote_code=True)\n"
-        "    given = [{one['label']: one['score'] for one in row} for row in classify(texts, truncation=True)]\n"
-        "    answers.append([[scores[label] for label in 'abc'] for scores in given])\n"
-        "assert 'textclf' not in sys.modules\n"
-        "print(json.dumps(answers))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(folders), json.dumps(TEXTS)],
-        capture_output=True, text=True, check=False, env={**os.environ, "HF_HOME": str(home / "hf")},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert np.allclose(json.loads(done.stdout.splitlines()[-1]), scores, atol=1e-5)
+    plain = plain_transformers.probabilities(folders, TEXTS, hub_cache=home / "hf")
+    assert np.allclose(plain, scores, atol=1e-5)
 
 
 @pytest.mark.parametrize(("pooling", "hidden"), [("cls", 0), ("attention", 16)])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ from transformers import pipeline
 
 import textclf
 import tiny_models
-from textclf.errors import ConfigError, InterruptedRun, MissingExtraError
+from resuming import same_weights, stop_and_resume
+from textclf.errors import ConfigError, MissingExtraError
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
 from textclf.model.tokenizer import load_tokenizer
-from textclf.training.events import Event, StepDone
 
 FAST: dict[str, Any] = {"epochs": 1, "batch_size": 16, "precision": "fp32", "probe": False}
 TEXTS = ["where is my card", "a", "I want my money back " * 30]
@@ -90,13 +88,5 @@ def test_a_run_with_adapters_resumes_bit_for_bit(tmp_path: Path, tiny_base: Path
     pytest.importorskip("peft")
     settings = {**FAST, "lora": 4, "eval_every": 2}
     unbroken = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "unbroken", **settings)
-
-    def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(InterruptedRun):
-        textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "stopped", on_event=stop, **settings)
-    resumed = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "stopped", **settings)
-    one, other = (load_file(run.model_folder / "model.safetensors") for run in (unbroken, resumed))
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    _, resumed = stop_and_resume(tiny_base, tiny_csv, tmp_path / "stopped", stop_at=3, **settings)
+    assert same_weights(unbroken, resumed)

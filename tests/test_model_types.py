@@ -12,10 +12,12 @@ from tokenizers import processors
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast, ViTConfig
 
 import tiny_models
+from textclf.artifact.folder import read
 from textclf.config import TrainConfig
 from textclf.data.batching import collate
 from textclf.data.encoding import encode
 from textclf.errors import ModelError
+from textclf.inference.torch_runtime import TorchRuntime
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
 from textclf.model.scoring import score
@@ -139,3 +141,15 @@ def test_models_that_cannot_classify_texts_are_refused_with_the_reason(tmp_path:
     AutoModel.from_config(config).save_pretrained(picture)
     with pytest.raises(ModelError, match=r"vit model|tokens"):
         Classifier.from_pretrained(picture, labels, load_tokenizer(bert))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "modernbert"])
+def test_bf16_weights_leave_rotary_positions_exact(architecture: str, tmp_path: Path) -> None:
+    artifact = read(tiny_models.artifact(tmp_path / architecture, architecture=architecture))
+    exact, rough = (TorchRuntime(artifact, device="cpu", precision=name)._classifier for name in ("fp32", "bf16"))
+    assert {one.dtype for one in rough.parameters()} == {torch.bfloat16}
+    far = torch.tensor([[499]])
+    kinds = [("full_attention",), ("sliding_attention",)] if architecture == "modernbert" else [()]
+    for kind in kinds:
+        turned = [torch.cat(one.network.base_model.rotary_emb(torch.zeros(1), far, *kind)) for one in (exact, rough)]
+        assert torch.allclose(*turned, atol=1e-6), "bf16 frequencies put far tokens elsewhere"

@@ -465,7 +465,9 @@ def test_a_metric_of_the_other_kind_is_refused(tmp_path: Path, tiny_base: Path, 
         textclf.finetune(tiny_base, jsonl(tmp_path / "t.jsonl", tickets(60)), metric="accuracy")
 
 
-@pytest.mark.parametrize("wrong", [[0.5], 0.5, ["x", 0.5, 0.5], [None] * 3, {"a": 0.5}])
+@pytest.mark.parametrize(
+    "wrong", [[0.5], 0.5, ["x", 0.5, 0.5], [None] * 3, {"a": 0.5}, [2, 0.5, 0.5], [float("nan")] * 3]
+)
 def test_thresholds_that_do_not_fit_are_a_broken_model(trained: Path, tmp_path: Path, wrong: Any) -> None:
     copied = shutil.copytree(trained / "model", tmp_path / "model")
     path = copied / "textclf.json"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,9 +21,11 @@ from textclf.artifact import folder, graph
 from textclf.cpus import usable_cpus
 from textclf.data.encoding import encode
 from textclf.errors import ModelError, RefusedError, UsageError
+from textclf.evaluation.evaluation import evaluate
 from textclf.evaluation.exporting import export
 from textclf.inference import onnx_runtime, prediction
 from textclf.inference.prediction import load
+from textclf.inference.quantization import quantize
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -64,6 +67,15 @@ def test_the_graph_gives_the_logits_of_torch(tmp_path: Path, architecture: str) 
     assert np.abs(onnx_NC - torch_NC).max() < 1e-4
     assert onnx_NC.argmax(1).tolist() == torch_NC.argmax(1).tolist()
     assert np.ptp(torch_NC, axis=0).max() > 0.02, "a model that answers alike to all texts shows nothing"
+    quantize(place, place)
+    made = onnx.load(place / folder.GRAPH_INT8, load_external_data=False).graph
+    assert [node.op_type for node in made.node].count("DynamicQuantizeMatMul") >= 8, "four products a layer at least"
+    names = [tensor.name for tensor in made.initializer]
+    assert len(names) == len(set(names)), "weights that layers share are there once"
+    artifact = folder.read(place)
+    encoded = encode(TEXTS[:9], artifact.tokenizer(), max_length=artifact.max_length)
+    int8_NC = onnx_runtime.OnnxRuntime(artifact, kind="int8").logits(encoded)
+    assert np.abs(int8_NC - onnx_NC[:9]).max() < 0.2 * np.ptp(onnx_NC)
 
 
 @pytest.mark.slow
@@ -224,6 +236,46 @@ def loaded_by(*arguments: str | Path, input: str) -> set[str]:
     done = subprocess.run([sys.executable, "-c", program], input=input, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout.count("\n") == input.count("\n"), done.stderr
     return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "words"),
+    [
+        ("config.json", {"id2label": {"0": "a", "1": "b"}}, "has 2 labels"),
+        ("config.json", {"pad_token_id": "x"}, "the padding token 'x'"),
+        ("textclf.json", {"max_length": "64"}, "max_length '64' is not a whole number"),
+        ("textclf.json", {"max_length": 0}, "max_length 0 is not a whole number"),
+        ("textclf.json", {"columns": ["text"]}, "columns are not names"),
+        ("textclf.json", {"form": "binary"}, "no label 'correct'"),
+        ("textclf.json", {"form": "multiclass"}, "no label 'A'"),
+    ],
+)
+def test_a_folder_whose_files_contradict_each_other_is_refused(
+    copy: Path, name: str, changed: dict[str, Any], words: str
+) -> None:
+    document = json.loads((copy / name).read_text())
+    (copy / name).write_text(json.dumps({**document, **changed}))
+    with pytest.raises(ModelError, match=words):
+        prediction.load(copy, runtime="onnx")
+
+
+def test_weights_that_are_no_numbers_are_named_in_predict_and_eval(copy: Path, labelled: Path) -> None:
+    weights = copy / "model.safetensors"
+    place = graph.places(weights)["classifier.weight"]
+    content = bytearray(weights.read_bytes())
+    content[place.offset : place.offset + place.length] = np.full(place.length // 4, np.nan, "<f4").tobytes()
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        prediction.load(copy, runtime="onnx").predict(["card"])
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        evaluate(copy, dataset=labelled, runtime="onnx")
+
+
+def test_a_token_that_the_graph_does_not_know_is_the_folders_fault(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "pad_token_id": 99_999}))
+    with pytest.raises(ModelError, match="ONNX Runtime cannot compute"):
+        prediction.load(copy, runtime="onnx").predict(["card", "where is my card and when will it arrive"])
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,10 +98,10 @@ def test_what_was_trained_is_what_answers(cli: Run, tiny_base: Path, tmp_path: P
     assert any("longer and" in message and fate in message for message in said)
     assert json.loads((out / "model" / "textclf.json").read_text())["overflow"] == overflow
     texts = [text for text, _ in rows]
-    onnx, torch = (
+    by_onnx, by_torch = (
         textclf.load(out, device="cpu", runtime=runtime).predict_proba(texts) for runtime in ("onnx", "torch")
     )
-    np.testing.assert_allclose(onnx, torch, atol=2e-5)
+    np.testing.assert_allclose(by_onnx, by_torch, atol=2e-5)
     ends = textclf.load(out).predict_proba([texts[0], texts[0].rsplit(" ", 2)[0] + " other words"])
     assert np.abs(ends[0] - ends[1]).max() > 1e-4  # the end is read
     report = textclf.evaluate(out, dataset=data, device="cpu").as_dict()
@@ -113,7 +114,8 @@ def test_what_was_trained_is_what_answers(cli: Run, tiny_base: Path, tmp_path: P
 
 def test_windows_of_a_text_count_once_in_training(tiny_base: Path, tmp_path: Path) -> None:
     from textclf.config import build
-    from textclf.training.workbench import assemble, make_learning
+    from textclf.training.learning import make_learning
+    from textclf.training.workbench import assemble
 
     data = tmp_path / "d.csv"
     long = " ".join(["the card"] * 60)
@@ -129,6 +131,35 @@ def test_windows_of_a_text_count_once_in_training(tiny_base: Path, tmp_path: Pat
     np.testing.assert_allclose(weight_of_text, weight_of_text[0], rtol=1e-5)
     assert learning.weights.mean() == pytest.approx(1)
     assert len(learning.targets) == len(train) > len(train.windows)
+    assert len(bench.targets["train"]) == len(train.windows)
+    assert bench.probe_rows is not None
+    assert bench.probe_rows.tolist() == list(range(len(train.windows))), "the probe learns from texts, not from windows"
+
+
+def test_class_weights_and_probe_take_a_text_for_one_however_many_windows_it_has(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    from textclf.config import build
+    from textclf.training.head import choose_head
+    from textclf.training.learning import make_learning
+    from textclf.training.workbench import assemble
+
+    data = tmp_path / "d.csv"
+    long = " ".join(["the card"] * 60)
+    data.write_text("text,label\n" + "".join(f"{long if n % 2 else 'money'} {n},{'ab'[n % 2]}\n" for n in range(60)))
+    config = build(
+        {"data": {"dataset": str(data)}, "train": {"device": "cpu", "class_weights": "balanced"},
+         "model": {"name": str(tiny_base), "max_length": 24, "overflow": "window"}}
+    )  # fmt: skip
+    said: list[str] = []
+    bench = choose_head(assemble(config, lambda event: None), lambda event: said.append(getattr(event, "message", "")))
+    learning, train = make_learning(bench), bench.encoded["train"]
+    assert learning.weights is not None
+    logits, targets = torch.zeros(len(train), 2), torch.from_numpy(learning.targets)
+    loss_N = learning.loss(logits, targets).numpy() * learning.weights
+    say_C = [loss_N[learning.targets == label].sum() for label in (0, 1)]
+    assert say_C[0] == pytest.approx(say_C[1], rel=0.01), "both labels have as many texts, so the same say"
+    assert any(f"linear probe on {len(train.windows)} texts" in message for message in said)
 
 
 @pytest.mark.parametrize(

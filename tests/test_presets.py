@@ -267,6 +267,7 @@ def test_each_preset_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
+@pytest.mark.usefixtures("no_graph")
 def test_a_preset_trains_and_answers(tmp_path: Path, name: str) -> None:
     import textclf
     import tiny_models

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,15 +14,19 @@ import torch
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
+import plain_transformers
 import textclf
 import tiny_models
-from textclf.artifact.runs import Run
-from textclf.errors import DataError, InterruptedRun
+from resuming import same_weights, stop_and_resume
+from textclf.errors import DataError
+from textclf.evaluation.exporting import export
 from textclf.labels import LabelSet
-from textclf.training.events import Evaluated, Event, Notice, StepDone
+from textclf.training.events import Evaluated, Event, Notice
 from textclf.training.probe import clearly_better, fit_probe, rows_to_learn_from
 
 FAST: dict[str, Any] = {"epochs": 3, "batch_size": 16, "precision": "fp32"}
+
+pytestmark = pytest.mark.usefixtures("no_graph")
 
 
 def pooling_base(folder: Path, architecture: str = "bert") -> Path:
@@ -35,10 +36,6 @@ def pooling_base(folder: Path, architecture: str = "bert") -> Path:
     modes = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
     (base / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 32, **modes}))
     return base
-
-
-def weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(run.model_folder / "model.safetensors")
 
 
 def blobs(labels: int, *, rows: int = 300, width: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -67,6 +64,12 @@ def test_a_probe_labels_as_logistic_regression_does(labels: int, scale: bool, bi
     assert (logits[:, :labels].argmax(axis=1) == peer.predict(unit)).mean() > 0.98
     assert probe.weight.shape == (labels + 1, 8) and (bias or not probe.bias.any())
     assert (logits.argmax(axis=1) == targets).mean() > 0.8, "the label that no row had is chosen"
+
+
+def test_two_rows_of_each_label_are_enough_for_a_probe() -> None:
+    features, _ = blobs(4, rows=8)
+    probe = fit_probe(features, np.arange(8) % 4, label_set=of(4), bias=True, scale=True, balanced=False, seed=0)
+    assert np.isfinite(probe.weight).all() and probe.right.shape == (8,)
 
 
 def test_balanced_probes_hear_the_rare_label() -> None:
@@ -118,6 +121,8 @@ def test_fast_is_the_probe_alone(cli: Callable[..., Any], tiny_base: Path, tiny_
     assert json.loads(done.stdout)["metrics"]["test"]["accuracy"] > 0.5
     both = cli("finetune", "--model", tiny_base, "--dataset", tiny_csv, "--fast", "--epochs", "2")
     assert both.returncode == 2 and "--fast" in both.stderr
+    lora = cli("finetune", "--model", tiny_base, "--dataset", tiny_csv, "--fast", "--lora", "4")
+    assert lora.returncode == 2 and "so --lora says nothing" in lora.stderr
 
 
 def test_fast_needs_enough_texts_for_the_labels(tiny_base: Path, tmp_path: Path) -> None:
@@ -127,37 +132,49 @@ def test_fast_needs_enough_texts_for_the_labels(tiny_base: Path, tmp_path: Path)
         textclf.finetune(tiny_base, path, epochs=0, test_size=0)
 
 
-@pytest.mark.parametrize(
-    "architecture", ["bert", "roberta", "albert", "mpnet", "deberta-v2", "modernbert", "llama", "openelm"]
-)
-def test_a_mean_head_is_saved_reloaded_and_opens_with_plain_transformers(
-    architecture: str, tmp_path: Path, tiny_csv: Path, home: Path
+MEAN = ("bert", "roberta", "albert", "mpnet", "deberta-v2", "modernbert", "llama", "openelm")
+TEXTS = ["where is my card", "a", "I want my money back " * 30]
+
+
+@pytest.fixture(scope="module")
+def mean_heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By architecture: a model with a mean head, without a graph; not to be written to."""
+    folder = tmp_path_factory.mktemp("mean")
+    data = folder / "tickets.csv"
+    data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in tiny_models.rows(120)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("textclf.model.exporting.MAX_BYTES", 0)
+        return {
+            name: textclf.finetune(
+                tiny_models.pretrained(folder / name, name), data, out=folder / f"{name}-run", head="mean", **FAST
+            ).model_folder
+            for name in MEAN
+        }
+
+
+def test_mean_heads_open_with_plain_transformers(mean_heads: dict[str, Path], tmp_path: Path) -> None:
+    plain = plain_transformers.probabilities(list(mean_heads.values()), TEXTS, hub_cache=tmp_path / "hub")
+    for (name, folder), expected in zip(mean_heads.items(), plain, strict=True):
+        assert np.allclose(textclf.load(folder).predict_proba(TEXTS), expected, atol=1e-5), name
+        assert "trust_remote_code=True" in (folder / "README.md").read_text(), name
+
+
+@pytest.mark.parametrize("architecture", MEAN)
+def test_a_mean_head_is_where_another_run_goes_on(
+    architecture: str, mean_heads: dict[str, Path], tiny_csv: Path
 ) -> None:
-    base = tiny_models.pretrained(tmp_path / architecture, architecture)
-    run = textclf.finetune(base, tiny_csv, head="mean", **FAST)
-    texts = ["where is my card", "a", "I want my money back " * 30]
-    probs = textclf.load(run).predict_proba(texts)
-    # In a process that has never heard of textclf.
-    program = (
-        "import sys, json\n"
-        "from transformers import pipeline\n"
-        "folder, texts = sys.argv[1], json.loads(sys.argv[2])\n"
-        "classify = pipeline('text-classification', folder, top_k=None, device='cpu', trust_remote_code=True)\n"
-        "answers = [{one['label']: one['score'] for one in classify([text], truncation=True)[0]} for text in texts]\n"
-        "assert 'textclf' not in sys.modules\n"
-        "print(json.dumps([[scores[label] for label in 'abc'] for scores in answers]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(run.model_folder), json.dumps(texts)],
-        capture_output=True, text=True, check=False, env={**os.environ, "HF_HOME": str(home / "hf")},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert np.allclose(json.loads(done.stdout.splitlines()[-1]), probs, atol=1e-5)
-    assert "trust_remote_code=True" in (run.model_folder / "README.md").read_text()
-    # And as the start of another run.
-    again = textclf.finetune(run.model_folder, tiny_csv, **{**FAST, "epochs": 1, "learning_rate": 1e-9})
+    folder = mean_heads[architecture]
+    again = textclf.finetune(folder, tiny_csv, **{**FAST, "epochs": 1, "learning_rate": 1e-9})
     assert again.config["model"]["head"] == "mean"
-    assert np.allclose(textclf.load(again).predict_proba(texts), probs, atol=1e-3)
+    assert np.allclose(textclf.load(again).predict_proba(TEXTS), textclf.load(folder).predict_proba(TEXTS), atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "llama"])
+def test_a_mean_head_has_a_graph(architecture: str, mean_heads: dict[str, Path], tmp_path: Path, graph: None) -> None:
+    place = shutil.copytree(mean_heads[architecture], tmp_path / "model")
+    export(place)
+    by_graph, by_torch = (textclf.load(place, runtime=name).predict_proba(TEXTS) for name in ("onnx", "torch"))
+    assert np.allclose(by_graph, by_torch, atol=1e-5)
 
 
 def test_auto_takes_the_mean_where_it_was_pretrained_and_is_clearly_better(
@@ -186,13 +203,5 @@ def test_a_run_with_a_mean_head_resumes_bit_for_bit(tmp_path: Path, tiny_csv: Pa
     base = pooling_base(tmp_path / "base")
     settings = {**FAST, "head": "mean", "eval_every": 4}
     unbroken = textclf.finetune(base, tiny_csv, out=tmp_path / "unbroken", **settings)
-
-    def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(InterruptedRun):
-        textclf.finetune(base, tiny_csv, out=tmp_path / "stopped", on_event=stop, **settings)
-    resumed = textclf.finetune(base, tiny_csv, out=tmp_path / "stopped", **settings)
-    one, other = weights(unbroken), weights(resumed)
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    _, resumed = stop_and_resume(base, tiny_csv, tmp_path / "stopped", stop_at=5, **settings)
+    assert same_weights(unbroken, resumed)

@@ -69,6 +69,7 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     "ai2_arc": [{"question": "q", "choices": {"text": ["x", "y", "z"], "label": ["1", "2", "3"]}, "answerKey": "2"}],
     "commonsense_qa": [{"question": "q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"}],
     "json in a cell": [{"question": "q", "choices": '["x", "y"]', "answer": "B"}],
+    "index with a fraction of nothing": [{"question": "q", "choices": ["x", "y", "z"], "answer": "1.0"}],
     "choices that are letters": [{"question": "q", "choices": ["B", "A", "C"], "answer": "B"}],
     "choices that are numbers": [{"question": "q", "choices": ["0", "1", "7"], "answer": "1"}],
 }
@@ -136,6 +137,36 @@ def test_an_answer_that_is_no_choice_is_named(tmp_path: Path, answer: str, said:
         prepare(path, form="multiclass")
 
 
+def test_an_answer_that_is_the_text_of_two_choices_is_refused(tmp_path: Path) -> None:
+    good = [{"question": "q", "choices": ["one", "two"], "answer": text} for text in ("one", "two")]
+    path = _jsonl(tmp_path / "q.jsonl", [*good, {**good[0], "choices": ["one", "one", "two"]}])
+    with pytest.raises(DataError, match=r"q.jsonl, row 3: the answer \('one'\) is the text of 2 of its 3 choices"):
+        prepare(path, form="binary")
+
+
+@pytest.mark.parametrize(
+    ("setting", "flag"),
+    [
+        ({"other_label": "x", "min_label_count": 13}, "--other-label"),
+        ({"label_delimiter": "|"}, "--label-delimiter"),
+        ({"label_columns": ("a", "b")}, "--label-columns"),
+    ],
+)
+def test_settings_of_other_labels_do_not_go_with_questions(tmp_path: Path, setting: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UsageError, match=f"{flag} does not go with form multiclass"):
+        prepare(_jsonl(tmp_path / "q.jsonl", _many()), form="multiclass", **setting)
+    if "other_label" not in setting:
+        with pytest.raises(UsageError, match=f"{flag} does not go with form binary"):
+            read_labelled(tmp_path / "q.jsonl", form="binary", **setting)
+
+
+def test_only_choices_are_shuffled(tmp_path: Path) -> None:
+    path = tmp_path / "plain.csv"
+    path.write_text("text,label\n" + "".join(f"t {number},{'ab'[number % 2]}\n" for number in range(40)))
+    with pytest.raises(UsageError, match="--shuffle-choices is for questions"):
+        prepare(path, shuffle_choices=True)
+
+
 def test_data_of_another_shape_says_what_is_missing(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "q.jsonl", _many(10))
     with pytest.raises(DataError, match="questions with choices") as caught:
@@ -167,6 +198,33 @@ def test_rows_of_a_question_stay_in_one_split(tmp_path: Path) -> None:
         where[split] = set(rows.table.column("text").to_pylist())
     assert sum(map(len, where.values())) == len(set().union(*where.values())) == 60
     assert sum(prepared.splits.values()) == sum(len(row["choices"]) for row in _many())
+
+
+def test_in_form_binary_the_places_of_answers_are_no_labels(tmp_path: Path) -> None:
+    first = [{**row, "choices": sorted(row["choices"], key=row["choices"][row["answer"]].__ne__)} for row in _many()]
+    always_a = prepare(_jsonl(tmp_path / "a.jsonl", [{**row, "answer": 0} for row in first]), form="binary")
+    assert always_a.label_counts["test"] == {"incorrect": always_a.splits["test"] - 6, "correct": 6}
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    _jsonl(folder / "train.jsonl", [{**row, "answer": 0} for row in first[::2]])
+    _jsonl(folder / "test.jsonl", _many()[1::2])  # answers at places that train has not
+    split = prepare(folder, form="binary")
+    assert split.label_counts["test"]["correct"] == 30
+    assert not any("label" in finding.message for finding in split.findings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"form": "binary", "balance": "min"}, "--balance"),
+        ({"form": "binary", "min_label_count": 2}, "--min-label-count"),
+        ({"form": "multiclass", "label_delimiter": "|"}, "--label-delimiter"),
+        ({"shuffle_choices": True}, "--shuffle-choices"),
+    ],
+)
+def test_settings_that_say_nothing_of_a_form_are_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        prepare(_jsonl(tmp_path / "q.jsonl", _many()), **settings)
 
 
 def test_shuffled_choices_keep_their_answer_and_follow_the_seed(tmp_path: Path) -> None:
@@ -231,7 +289,11 @@ def test_a_multiclass_answer_is_one_of_the_questions_own_choices(tmp_path: Path)
 
 
 @pytest.mark.parametrize("form", ["binary", "multiclass"])
-def test_questions_from_rows_to_answers(cli: Run, tiny_base: Path, tmp_path: Path, form: str) -> None:
+def test_questions_from_rows_to_answers(
+    cli: Run, tiny_base: Path, tmp_path: Path, form: str, request: pytest.FixtureRequest
+) -> None:
+    if form == "multiclass":  # answered by torch, the other form by the graph
+        request.getfixturevalue("no_graph")
     data, out = _jsonl(tmp_path / "q.jsonl", _many()), tmp_path / "run"
     run = textclf.finetune(tiny_base, data, form=form, epochs=1, device="cpu", out=out)
     assert 0 <= run.metrics["validation"]["question_accuracy"] <= 1

@@ -360,9 +360,9 @@ def test_many_rows_are_read_in_bounded_time(tmp_path, name):
 
     pairs = [(f"text number {i}, with a comma and some words to fill it", f"label {i % 7}") for i in range(100_000)]
     path = write(tmp_path, name, WRITERS[name](pairs))
-    start = time.perf_counter()
+    start = time.process_time()  # not the clock's: other processes may be at work
     assert len(read_labelled(path)) == 100_000
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 # --- real data --------------------------------------------------------------------------------------------------

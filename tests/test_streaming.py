@@ -121,6 +121,15 @@ def test_the_column_that_is_missing_is_told_before_any_text(tmp_path: Path) -> N
             file_windows([str(write(tmp_path, kind, TEXTS))], Wanted(text_column="body"))
 
 
+def test_the_column_that_training_data_had_is_taken_where_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,narrative,title,team\n1,long one,short,a\n")
+    trained = Wanted(trained_on={"text": "narrative"})
+    assert [*file_windows([str(path)], trained)] == [["long one"]]
+    assert [*file_windows([str(path)], Wanted(text_column="title", trained_on=trained.trained_on))] == [["short"]]
+    assert [*file_windows([str(path)], Wanted(trained_on={"text": "elsewhere"}))] == [["short"]]
+
+
 def test_a_column_missing_from_later_rows_is_an_empty_text(tmp_path: Path, block: int) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "a"}\n' * 50 + '{"other": 1}\n' * 50)

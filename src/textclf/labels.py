@@ -86,9 +86,9 @@ class LabelSet:
             floors = tuple(float(one) for one in thresholds)
         except (TypeError, ValueError):
             floors = ()
-        if len(floors) != len(names):
+        if len(floors) != len(names) or not all(0 <= floor <= 1 for floor in floors):
             raise ModelError(
-                f"{where}: the thresholds in textclf.json are not one number for each of {len(names)} labels",
+                f"{where}: the thresholds in textclf.json are not one number, 0 to 1, for each of {len(names)} labels",
                 hint="copy the model folder again",
             )
         return cls(tuple(names[index] for index in range(len(names))), kind, floors)

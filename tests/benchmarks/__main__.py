@@ -12,7 +12,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import accuracy, checking, cold, machine, prediction, profile, report, running, tokenising, training
+from . import (
+    accuracy,
+    backbones,
+    checking,
+    cold,
+    machine,
+    prediction,
+    presets,
+    profile,
+    report,
+    running,
+    tokenising,
+    training,
+)
 from .lines import Contender, Line, Setting
 
 FAMILIES: dict[str, Callable[[Setting], list[Line]]] = {
@@ -22,6 +35,8 @@ FAMILIES: dict[str, Callable[[Setting], list[Line]]] = {
     "tokenising": tokenising.lines,
     "profile": profile.lines,
     "accuracy": accuracy.lines,
+    "backbones": backbones.lines,
+    "presets": presets.lines,
 }
 """A family is a module with `lines(setting)`; its name is how its lines' names begin."""
 DATA = running.ROOT.parent / "shared" / "data"

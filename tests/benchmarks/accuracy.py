@@ -55,15 +55,17 @@ def _line(setting: Setting, name: str, settings: dict[str, Any]) -> Line:
     )
 
 
-def of_textclf(dataset: str, settings: dict[str, Any], how: dict[str, Any], seed: int) -> dict[str, float]:
-    """The whole of `textclf.finetune`, from the files to the finished artifact."""
+def of_textclf(
+    dataset: str, settings: dict[str, Any], how: dict[str, Any], seed: int, model: str | None = None
+) -> dict[str, float]:
+    """The whole of `textclf.finetune`, from the files to the finished artifact. model: a folder; None: MiniLM."""
     import tempfile
 
     import textclf
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run = textclf.finetune(minilm(), dataset, out=Path(folder) / "run", seed=seed, **settings, **how)
+        run = textclf.finetune(model or minilm(), dataset, out=Path(folder) / "run", seed=seed, **settings, **how)
         seconds = time.perf_counter() - started
     return {"seconds": seconds} | {
         f"{split}_{name}": run.metrics[split][name] for split in run.metrics for name in ("accuracy", "macro_f1")

@@ -193,6 +193,14 @@ def facts_of(document: dict[str, Any], *, where: str) -> Facts:
                 f"{where}: {key} {document[key]!r:.80} is not known to this textclf",
                 hint="update textclf: pipx upgrade textclf",
             )
+    max_length, columns = document.get("max_length", 4), document.get("columns", {})
+    if type(max_length) is not int or max_length < 4:  # as config.ModelConfig
+        raise ModelError(
+            f"{where}: max_length {max_length!r} is not a whole number of tokens, 4 or more",
+            hint="copy the model folder again",
+        )
+    if not isinstance(columns, dict):
+        raise ModelError(f"{where}: columns are not names by what they hold", hint="copy the model folder again")
     known = Facts.__dataclass_fields__
     for key, value in document.items():
         if key in _KINDS and not _KINDS[key](value):

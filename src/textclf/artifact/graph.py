@@ -147,10 +147,16 @@ def run(
     token_type_ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Logits of one batch: int64 arrays (batch, tokens) to (batch, num_labels) float32. What the graph has no input for
-    is left out."""
+    is left out. Raises ModelError where ONNX Runtime fails, such as for a token that the graph does not know."""
     wanted = [one.name for one in session.get_inputs()]
     given = zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True)
     inputs = {name: values for name, values in given if name in wanted}
     if token_type_ids is None and "token_type_ids" in wanted:  # single texts
         inputs["token_type_ids"] = np.zeros_like(input_ids)
-    return session.run([OUTPUT], inputs)[0]  # type: ignore[no-any-return]
+    try:
+        return session.run([OUTPUT], inputs)[0]  # type: ignore[no-any-return]
+    except Exception as err:  # ONNX Runtime's own kinds derive from nothing but Exception
+        first = str(err).strip().split("\n", 1)[0]
+        raise ModelError(
+            f"ONNX Runtime cannot compute this graph: {first}", hint="copy the model folder again"
+        ) from err

@@ -51,13 +51,14 @@ def evaluate(
     runtime: RuntimeOpt = None,
 ) -> None:
     """Measure a model on labelled texts."""
-    from textclf.cli.progress import ScoringDisplay
+    from textclf.cli.progress import EventDisplay
     from textclf.cli.render import show_report
     from textclf.evaluation.evaluation import Gate, check
     from textclf.evaluation.evaluation import evaluate as run
+    from textclf.training.events import Phase
 
     gates = [Gate.parse(text) for text in fail_under or []]
-    with ScoringDisplay("score") as display:
+    with EventDisplay() as display:
         report = run(
             model,
             dataset=dataset,
@@ -70,7 +71,7 @@ def evaluate(
             columns=names(columns),
             device=device or "auto",
             runtime=runtime or "auto",
-            on_progress=display,
+            on_progress=lambda done, total: display(Phase("score", done, total)),
         )
     if terminal.settings.json:
         terminal.show_json(report.as_dict())

@@ -215,8 +215,13 @@ def finetune(
     from textclf.config import assignment, build, by_field
     from textclf.errors import UsageError
 
-    if fast and epochs is not None:
-        raise UsageError("--fast does not fine-tune, so --epochs says nothing", hint="give one of the two")
+    of_fine_tuning = {
+        "--epochs": epochs, "--learning-rate": learning_rate, "--layer-decay": layer_decay, "--freeze": freeze,
+        "--lora": lora, "--patience": patience,
+    }  # fmt: skip
+    for flag, given in of_fine_tuning.items():
+        if fast and given is not None:
+            raise UsageError(f"--fast does not fine-tune, so {flag} says nothing", hint="give one of the two")
     flags = {
         "name": model, "tokenizer": tokenizer, "allow_bin": allow_bin, "dataset": dataset, "text_column": text_column,
         "text_pair_column": text_pair_column, "label_column": label_column, "form": form,
@@ -247,14 +252,14 @@ def finetune(
 def _estimate(request: Any) -> None:
     from dataclasses import asdict
 
-    from textclf.cli.progress import TrainingDisplay
+    from textclf.cli.progress import EventDisplay
     from textclf.cli.render import show_estimate
     from textclf.config import check_complete
 
     check_complete(request)
     from textclf.training.estimate import estimate
 
-    with TrainingDisplay() as display:
+    with EventDisplay() as display:
         expected = estimate(request, on_event=display)
     if terminal.settings.json:
         terminal.show_json(asdict(expected))
@@ -263,7 +268,7 @@ def _estimate(request: Any) -> None:
 
 
 def _finetune(request: Any, *, out: Path | None, overwrite: bool) -> None:
-    from textclf.cli.progress import TrainingDisplay
+    from textclf.cli.progress import EventDisplay
     from textclf.cli.render import metrics_table
     from textclf.config import check_complete
 
@@ -271,7 +276,7 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool) -> None:
     from textclf.artifact.folder import read
     from textclf.training.finetuning import finetune as run_finetune
 
-    with TrainingDisplay() as display:
+    with EventDisplay() as display:
         run = run_finetune(config=request, out=out, overwrite=overwrite, on_event=display)
     if terminal.settings.json:
         document = {

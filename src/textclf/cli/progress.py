@@ -1,4 +1,4 @@
-"""The live display of a run: a bar on a terminal, a line per evaluation elsewhere."""
+"""The live display of a run, or of an evaluation: a bar on a terminal, a line per evaluation of a run elsewhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from textclf.training.events import Event
 
 
-class TrainingDisplay:
-    """Shows the events of a run on stderr; used inside a `with`."""
+class EventDisplay:
+    """Shows events on stderr; used inside a `with`."""
 
     def __init__(self) -> None:
         self._live = terminal.is_live()
@@ -48,7 +48,7 @@ class TrainingDisplay:
             case Notice(message):
                 self._line(message)
             case Phase(name, done, total):
-                self._bar(name, done, total, f"{done:,}/{total:,} texts")
+                self._bar(name, done, total, "" if total is None else f"{done:,}/{total:,} texts")
             case StepDone():
                 # Short facts first: a narrow terminal cuts the line at its end.
                 facts = (
@@ -77,7 +77,8 @@ class TrainingDisplay:
         else:
             terminal.say(message)
 
-    def _bar(self, name: str, done: int, total: int, facts: str) -> None:
+    def _bar(self, name: str, done: int, total: int | None, facts: str) -> None:
+        """total: None for a bar that only shows that something is being done."""
         if self._progress is None:
             return
         if name != self._phase:
@@ -85,26 +86,6 @@ class TrainingDisplay:
                 self._progress.remove_task(self._task)
             self._task, self._phase = self._progress.add_task(name, total=total, facts=""), name
         self._progress.update(self._task, completed=done, facts=facts)
-
-
-class ScoringDisplay:
-    """A bar of texts done on stderr, on a terminal only."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._display = TrainingDisplay()
-
-    def __enter__(self) -> Self:
-        self._display.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._display.__exit__(kind, error, trace)
-
-    def __call__(self, done: int, total: int) -> None:
-        self._display._bar(self._name, done, total, f"{done:,}/{total:,} texts")
 
 
 def duration(seconds: float) -> str:

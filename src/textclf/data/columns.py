@@ -14,7 +14,7 @@ from pyarrow import types
 
 from textclf.data import label_lists
 from textclf.data.files import Column, Records
-from textclf.data.forms import find_questions
+from textclf.data.questions import find_questions
 from textclf.data.rows import Rows, concatenate, make_rows
 from textclf.errors import DataError
 

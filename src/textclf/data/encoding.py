@@ -6,37 +6,28 @@ Training, eval, predict and serve all encode here, so a text always becomes the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from textclf.config import Overflow
-from textclf.data import cutting
+from textclf.data import cutting, tokenising
 from textclf.data.prompt import Prompt
+from textclf.data.tokenising import Texts
 from textclf.data.words import Words, ranges, separable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from tokenizers import Tokenizer
 
     from textclf.data.rows import Rows
 
-Texts: TypeAlias = "Sequence[str | None] | pa.ChunkedArray"
 logger = logging.getLogger(__name__)
 
-
-CHUNK = 10_000
-"""Texts tokenised at once, at most: enough to keep every core busy, small in memory."""
-CHUNK_CHARS = 1 << 24
-"""Characters (of an arrow column: bytes) tokenised at once, unless one text alone has more."""
 FEW = 256
 """Fewer texts than this are not worth taking apart into words."""
-
-CHARS_PER_TOKEN = 32
-"""A prefix of this many characters per token nearly always holds all the tokens that are kept."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +79,10 @@ class Encoded:
         counts: np.ndarray = np.unique(self.text, return_counts=True)[1]
         return counts
 
+    def rows_of(self, texts: np.ndarray) -> np.ndarray:
+        """The rows of some texts, given in ascending order: (rows,) int64."""
+        return texts if self.text is None else np.flatnonzero(np.isin(self.text, texts))
+
     @property
     def texts_cut(self) -> int:
         """How many texts had more tokens than max_length."""
@@ -95,7 +90,8 @@ class Encoded:
         return int(self.truncated[first].sum())
 
     def per_text(self, logits_RC: np.ndarray) -> np.ndarray:
-        """Logits of rows to logits of texts: the mean over a text's windows, (texts, num_labels).
+        """Logits of rows to logits of texts: the mean over a text's windows, (texts, num_labels). Also of the features
+        that a linear layer makes logits of: the mean comes to the same.
 
         Logits, not probabilities: training gives every window the text's label and its share of the loss, which is
         the mean of log-probabilities over the windows, and so is this up to a constant. A window that says nothing
@@ -203,9 +199,9 @@ def encode_chunks(
     lost: list[int] = []  # texts whose pair is not kept whole, though it should be
 
     def tokens(part: Texts, most: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return words.tokens(_in_arrow(part), limit=most) if words else _whole(part, tokenizer, most)
+        return words.tokens(tokenising.in_arrow(part), limit=most) if words else tokenising.whole(part, tokenizer, most)
 
-    for part in _parts(texts):
+    for part in tokenising.parts(texts):
         if plain:
             ids, sizes, truncated = tokens(around.around(part) if around else part, limit)
             if ending and truncated.any():
@@ -254,15 +250,15 @@ def cut_chunks(
     """What `cut` gives, chunk by chunk."""
     around = Prompt.of(prompt)
     suffix = [*(around.ending(tokenizer) if around else []), *_Frame(tokenizer).suffix][-max_length:]
-    for start in range(0, len(encoded), CHUNK):
-        offsets = encoded.offsets[start : start + CHUNK + 1]
+    for start in range(0, len(encoded), tokenising.CHUNK):
+        offsets = encoded.offsets[start : start + tokenising.CHUNK + 1]
         sizes = np.diff(offsets)
         lengths = np.minimum(sizes, max_length)
         ends = np.cumsum(lengths)
         ids = encoded.ids[np.repeat(offsets[:-1] - (ends - lengths), lengths) + np.arange(ends[-1])]
         longer = sizes > max_length
         ids = _end_in(ids, ends[longer], suffix)
-        yield Chunk(ids, lengths, encoded.truncated[start : start + CHUNK] | longer)
+        yield Chunk(ids, lengths, encoded.truncated[start : start + tokenising.CHUNK] | longer)
 
 
 def _end_in(ids: np.ndarray, ends: np.ndarray, tokens: list[int]) -> np.ndarray:
@@ -404,83 +400,6 @@ class _Frame:
         # though added tokens are split.
         read = np.isin(ids, self._special)
         return np.where(read, self._unknown, ids) if read.any() else ids
-
-
-def _parts(texts: Texts) -> Iterator[Texts]:
-    """The texts in chunks, each of one or more."""
-    start = 0
-    while start < len(texts):
-        part = texts[start : start + CHUNK]
-        sizes = _sizes(part)
-        if sizes.sum() > CHUNK_CHARS:
-            part = part[: max(1, int(np.searchsorted(np.cumsum(sizes), CHUNK_CHARS, side="right")))]
-        yield part
-        start += len(part)
-
-
-def _sizes(texts: Texts) -> np.ndarray:
-    """Characters of each text, in arrow bytes: (rows,) int64."""
-    if isinstance(texts, Sequence):
-        return np.fromiter((len(text or "") for text in texts), dtype=np.int64, count=len(texts))
-    import pyarrow.compute as pc
-
-    return np.asarray(pc.fill_null(pc.binary_length(texts), 0).to_numpy(), dtype=np.int64)
-
-
-def _in_arrow(texts: Texts) -> pa.LargeStringArray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not isinstance(texts, Sequence):
-        whole = pa.concat_arrays([pa.array([], pa.large_string()), *texts.cast(pa.large_string()).chunks])
-    else:
-        try:
-            whole = pa.array(texts, pa.large_string())
-        except UnicodeEncodeError:
-            whole = pa.array(list(map(_clean, texts)), pa.large_string())
-    return pc.fill_null(whole, "") if whole.null_count else whole
-
-
-def _whole(texts: Texts, tokenizer: Tokenizer, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first `limit` tokens of each text, read as a whole; as `Words.tokens` gives them."""
-    strings = list(map(_clean, texts if isinstance(texts, Sequence) else texts.to_pylist()))
-    long = [index for index, text in enumerate(strings) if limit is not None and len(text) > limit * CHARS_PER_TOKEN]
-    starts = {index: _start(strings[index], tokenizer, limit or 0) for index in long}
-    encodings = tokenizer.encode_batch_fast(
-        [starts.get(index, text) for index, text in enumerate(strings)] if long else strings, add_special_tokens=False
-    )
-    rows = [encoding.ids for encoding in encodings]
-    sizes = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    ids = np.fromiter((token for row in rows for token in row[:limit]), dtype=np.int64)
-    kept = sizes if limit is None else np.minimum(sizes, limit)
-    return ids, kept, sizes > kept
-
-
-def _start(text: str, tokenizer: Tokenizer, limit: int) -> str:
-    """The start of a very long text that gives the same first `limit` tokens as the whole text, and one more.
-
-    Tokenising 10 MB to keep 512 tokens would take seconds. A prefix is enough when the kept tokens end
-    before its last blank: what follows a blank does not change the tokens in front of it.
-    """
-    size = max(1, limit) * CHARS_PER_TOKEN
-    while size < len(text):
-        prefix = text[:size]
-        encoding = tokenizer.encode(prefix, add_special_tokens=False)
-        last_blank = max(prefix.rfind(blank) for blank in " \n\t")
-        kept_until = max((end for _, end in encoding.offsets[:limit]), default=0)
-        if len(encoding.ids) > limit and kept_until < last_blank:
-            return prefix
-        size *= 8
-    return text
-
-
-def _clean(text: str | None) -> str:
-    # A lone surrogate (from undecodable bytes) cannot cross into Rust; a question mark stands for it.
-    return (text or "").encode("utf-8", "replace").decode("utf-8") if _has_surrogate(text) else (text or "")
-
-
-def _has_surrogate(text: str | None) -> bool:
-    return bool(text) and not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)  # type: ignore[union-attr]
 
 
 def _unknown_id(tokenizer: Tokenizer) -> int | None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from textclf import atomic, config, paths
 from textclf.config import DataConfig
-from textclf.data import cleaning, columns, forms, quality
+from textclf.data import cleaning, columns, forms, quality, questions
 from textclf.data.choices import VERDICTS
 from textclf.data.files import Records
 from textclf.data.quality import Finding
@@ -134,6 +134,7 @@ def read_labelled(
         columns=columns,
     )
     question_form: forms.Form | None = "binary" if form == "binary" else "multiclass" if form == "multiclass" else None
+    _check_form(question_form, wanted)
     reading = _read(source, wanted, question_form)
     if form in ("text", "pair") and (reading.choice.pair is not None) != (form == "pair"):
         raise DataError(
@@ -201,12 +202,12 @@ def _read(source: Source, wanted: DataConfig, form: forms.Form | None) -> _Readi
 def _read_questions(
     source: Source, records: Mapping[str, list[Records]], first: Records, wanted: DataConfig
 ) -> _Reading:
-    found = forms.require_questions(first, text_column=wanted.text_column, label_column=wanted.label_column)
+    found = questions.require_questions(first, text_column=wanted.text_column, label_column=wanted.label_column)
     steps = [*source.notes]
     splits = {}
     for split, parts in records.items():
         steps += [note for part in parts for note in part.notes]
-        splits[split] = forms.read_questions(parts, found)
+        splits[split] = questions.read_questions(parts, found)
         steps.append(f"read {len(splits[split]):,} questions of {split} from {_files(parts)}")
     assert found.answer is not None
     listed = ", ".join(map(repr, found.choices))
@@ -244,6 +245,7 @@ class _Log:
 
 def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Prepared:
     form = wanted.form or source.form
+    _check_form(form, wanted)
     reading = _read(source, wanted, form)
     log = _Log([*reading.steps])
     choice = reading.choice
@@ -251,24 +253,26 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
     del reading  # and with it the rows that were dropped
     pa.default_memory_pool().release_unused()
     splits = _without_empty(splits, log)
-    splits, label_set = _labels(splits, least, wanted, log)
-    splits = _sampled(splits, wanted, log)
-    _check_enough(splits["train"], label_set, wanted)
+    if form == "binary":  # a letter is the answer's place there, and no label
+        label_set = LabelSet(VERDICTS)
+        splits = _sampled(splits, wanted, log)
+    else:
+        splits, label_set = _labels(splits, least, wanted, log)
+        splits = _sampled(splits, wanted, log)
+        _check_enough(splits["train"], label_set, wanted)
     splits = number_texts(splits)
     pa.default_memory_pool().release_unused()
     splits = _split(splits, wanted, log)
     splits["train"] = _balanced(splits["train"], wanted, log)
-    counts = _counts(splits, label_set)
-    findings = quality.findings(splits, counts)
+    findings = quality.findings(splits, _counts(splits, label_set) if form != "binary" else {})
     if form is not None:
-        splits, label_set = _formed(splits, label_set, form, wanted, log)
-        counts = _counts(splits, label_set)
+        splits = _formed(splits, form, wanted, log)
     prepared = Prepared(
         folder=folder,
         name=source.name,
         label_set=label_set,
         splits={split: len(rows) for split, rows in splits.items()},
-        label_counts=counts,
+        label_counts=_counts(splits, label_set),
         text_column=choice.text,
         label_column=choice.label_source,
         fingerprint=_fingerprint(splits, label_set),
@@ -283,6 +287,29 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
     )
     _keep(prepared, splits)
     return prepared
+
+
+def _check_form(form: forms.Form | None, wanted: DataConfig) -> None:
+    """Raises UsageError for settings that mean nothing to questions, or to anything else."""
+    if wanted.shuffle_choices and form != "multiclass":
+        raise UsageError(
+            "--shuffle-choices is for questions with choices that are read together",
+            hint="give --form multiclass too, or leave it out",
+        )
+    if form is None:
+        return
+    together = "keeps the choices of a question together"
+    rare = wanted.min_label_count if wanted.min_label_count != 1 else None  # 1 drops nothing
+    for flag, given, why in (
+        ("--text-pair-column", wanted.text_pair_column, "finds question and choices itself"),
+        ("--label-delimiter", wanted.label_delimiter, "has one answer a question"),
+        ("--label-columns", wanted.label_columns, "has one answer a question"),
+        ("--other-label", wanted.other_label, "has letters or verdicts as labels"),
+        ("--balance", wanted.balance if form == "binary" else None, together),
+        ("--min-label-count", rare if form == "binary" else None, together),
+    ):
+        if given is not None:
+            raise UsageError(f"{flag} does not go with form {form}, which {why}", hint=f"leave out {flag}")
 
 
 def _only_labelled(source: Source, reading: _Reading, log: _Log) -> dict[str, Rows]:
@@ -464,10 +491,8 @@ def _balanced(train: Rows, wanted: DataConfig, log: _Log) -> Rows:
     return kept
 
 
-def _formed(
-    splits: dict[str, Rows], label_set: LabelSet, form: forms.Form, wanted: DataConfig, log: _Log
-) -> tuple[dict[str, Rows], LabelSet]:
-    """Questions, once they are split, as rows of a form, with its label set."""
+def _formed(splits: dict[str, Rows], form: forms.Form, wanted: DataConfig, log: _Log) -> dict[str, Rows]:
+    """Questions, once they are split, as rows of a form."""
     ready = {}
     for split, rows in splits.items():
         shuffles = wanted.shuffle_choices and split == "train"
@@ -477,7 +502,7 @@ def _formed(
             log.steps.append(f"put the choices of each question of train into a random order (seed {wanted.seed})")
         if form == "binary":
             log.steps.append(f"made {len(ready[split]):,} pairs of the {len(rows):,} questions of {split}")
-    return ready, LabelSet(VERDICTS) if form == "binary" else label_set
+    return ready
 
 
 def _counts(splits: dict[str, Rows], label_set: LabelSet) -> dict[str, dict[str, int]]:

@@ -147,10 +147,13 @@ def lookalikes(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def findings(splits: Mapping[str, Rows], counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
-    """All that these measures have to say about train, validation and test; nothing where all is well."""
+    """All that these measures have to say about train, validation and test; nothing where all is well.
+
+    counts: split -> label -> rows; empty where the labels of rows are not what is learnt.
+    """
     train = splits["train"]
     return [
-        *_of_labels(counts, train),
+        *(_of_labels(counts, train) if counts else []),
         *(finding for split, rows in splits.items() for finding in _of_empty(split, rows)),
         *_of_copies(train),
         *(finding for split, rows in splits.items() if split != "train" for finding in _of_overlap(train, split, rows)),

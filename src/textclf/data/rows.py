@@ -36,7 +36,7 @@ class Rows:
     table: columns `text` (large_string, null where the source has none), `label` (large_string, the label's
         *name*, or a large_list of any number of names; null where the source has none), `row` (int64, the 1-based
         record number in its file, not counting a header) and `file` (dictionary of strings, the file or Hub split it
-        came from). Pairs have `text_pair` (large_string) too; questions with choices have what `forms` says.
+        came from). Pairs have `text_pair` (large_string) too; questions with choices have what `questions` says.
     label_order: label names in the order that the source declares (ClassLabel), or None.
     """
 

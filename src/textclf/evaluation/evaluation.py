@@ -165,6 +165,7 @@ def evaluate(
     logits_RC = computing.logits(
         encoded, on_progress=(lambda done: on_progress(done, len(encoded))) if on_progress is not None else None
     )
+    runtimes.check_finite(logits_RC, artifact)
     probs_NC = artifact.label_set.probabilities(encoded.per_text(logits_RC))
     metrics = measure(targets_N, probs_NC, artifact.label_set)
     answered = None

@@ -11,6 +11,7 @@ from textclf.artifact.folder import Artifact
 from textclf.cpus import usable_cpus
 from textclf.data.batching import collate, micro_batches
 from textclf.data.encoding import Encoded
+from textclf.errors import ModelError
 
 MAX_TOKENS = 512
 """Padded tokens per forward pass, for each thread: what fits a core's cache. From 256 to 512 MiniLM is as fast, at
@@ -29,8 +30,15 @@ class OnnxRuntime:
     def __init__(self, artifact: Artifact, *, kind: str = "fp32") -> None:
         self._threads = usable_cpus()
         self._session = graph.open_session(artifact.folder, kind, threads=self._threads)
-        self._pad_id = int(artifact.config.get("pad_token_id") or 0)
+        self._pad_id = artifact.config.get("pad_token_id") or 0
         self._labels = len(artifact.label_set)
+        made_for = self._session.get_outputs()[0].shape[-1]  # a name where the graph leaves it open
+        if (isinstance(made_for, int) and made_for != self._labels) or type(self._pad_id) is not int:
+            raise ModelError(
+                f"{artifact.folder}: its config.json has {self._labels} labels and the padding token {self._pad_id!r}; "
+                f"its ONNX graph gives {made_for} logits, and padding is a token's number",
+                hint="copy the model folder again",
+            )
 
     def logits(self, encoded: Encoded, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Logits in the order of the input: (rows, num_labels) float32. on_progress: told how many texts are done."""

@@ -12,12 +12,12 @@ import numpy as np
 from textclf.artifact import folder, hub, runs
 from textclf.artifact.folder import Artifact
 from textclf.artifact.runs import Run
-from textclf.data.choices import LETTERS, checked_choices, choice_scores, shown
+from textclf.data.choices import LETTERS, VERDICTS, checked_choices, choice_scores, shown
 from textclf.data.encoding import Encoded, encode
 from textclf.errors import DataError, ModelError, UsageError
 from textclf.inference import reading
 from textclf.inference.reading import Item
-from textclf.inference.runtimes import Runtime, check, open_runtime
+from textclf.inference.runtimes import Runtime, check, check_finite, open_runtime
 from textclf.labels import LabelSet
 
 PART = 1024
@@ -76,6 +76,14 @@ class Predictor:
     """
 
     def __init__(self, artifact: Artifact, runtime: Runtime) -> None:
+        wanted = {"binary": VERDICTS, "multiclass": LETTERS[: len(artifact.label_set)]}.get(artifact.form, ())
+        missing = set(wanted) - set(artifact.label_set.names)
+        if missing and (artifact.form == "binary" or len(missing) == len(wanted)):
+            raise ModelError(
+                f"{artifact.folder}: textclf.json says form {artifact.form}, and config.json has no label "
+                f"{min(missing)!r}",
+                hint="copy the model folder again",
+            )
         self.artifact = artifact
         # Objects, because numpy's own text type drops NULs at the end of a name.
         self.classes_ = np.array(artifact.label_set.names if artifact.form != "binary" else [*LETTERS], dtype=object)
@@ -176,11 +184,7 @@ class Predictor:
             logits.append(encoded.per_text(self._runtime.logits(encoded)))
             truncated.append(encoded.truncated[np.cumsum(encoded.windows) - encoded.windows])
         logits_NC = np.concatenate(logits)
-        if not np.isfinite(logits_NC).all():
-            raise ModelError(
-                f"{self.artifact.folder}: the model gives NaN or infinity instead of a score",
-                hint="its weights are damaged or its training diverged; take another checkpoint or fine-tune again",
-            )
+        check_finite(logits_NC, self.artifact)
         probs_NC, truncated_N = self.artifact.label_set.probabilities(logits_NC), np.concatenate(truncated)
         if not self._answers_questions:
             return probs_NC, truncated_N

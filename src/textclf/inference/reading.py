@@ -18,7 +18,7 @@ from textclf.data.files import Records
 from textclf.errors import DataError, TextclfError, UsageError
 
 if TYPE_CHECKING:
-    from textclf.data.forms import QuestionColumns
+    from textclf.data.questions import QuestionColumns
 
 STDIN = "-"
 PLAIN = ".txt"
@@ -116,7 +116,8 @@ def check_inputs(paths: list[str], wanted: Wanted | None = None, *, stdin: Binar
     named = wanted.text_column or wanted.text_pair_column
     if named is not None and all(path == STDIN or _is_plain(Path(path)) for path in paths):
         raise UsageError(
-            "--text-column was given, but these texts have no columns: every line is a text",
+            f"{'--text-column' if wanted.text_column else '--text-pair-column'} was given, but these texts have no "
+            "columns: every line is a text",
             hint="give a file with columns: csv, tsv, jsonl, json, parquet or arrow",
         )
     first = None if paths[0] == STDIN else files.data_file(Path(paths[0]), name=paths[0])
@@ -348,19 +349,19 @@ def _texts(part: Records, names: tuple[str, ...]) -> Iterator[Item]:
 
 
 def _questions(part: Records, columns: QuestionColumns) -> Iterator[Item]:
-    from textclf.data import forms
+    from textclf.data import questions
 
-    table = forms.read_questions([part], columns).table
+    table = questions.read_questions([part], columns).table
     for start in range(0, len(table), MAX_TEXTS):
         piece = table.slice(start, MAX_TEXTS)
-        choices = map(tuple, piece.column(forms.CHOICES).to_pylist())
+        choices = map(tuple, piece.column(questions.CHOICES).to_pylist())
         yield from zip((text or "" for text in piece.column("text").to_pylist()), choices, strict=True)
 
 
 def _question_columns(head: Records, wanted: Wanted) -> QuestionColumns:
-    from textclf.data import forms
+    from textclf.data import questions
 
-    found = forms.find_questions(head, text_column=wanted.text_column)
+    found = questions.find_questions(head, text_column=wanted.text_column)
     if found is None or any(name not in head.names for name in found.names):
         raise DataError(
             f"{head.file}: no questions with choices, which this model answers",
@@ -373,7 +374,8 @@ def _question_columns(head: Records, wanted: Wanted) -> QuestionColumns:
 def _text_columns(head: Records, wanted: Wanted) -> tuple[str, ...]:
     """The column of the texts, and that of the second texts where the model reads pairs."""
     if wanted.form != "pair":
-        return (wanted.text_column or _text_column(head),)
+        known = wanted.trained_on.get("text")
+        return (wanted.text_column or (known if known in head.names else None) or _text_column(head),)
     from textclf.data import columns
 
     trained = (wanted.trained_on.get("text"), wanted.trained_on.get("text_pair"))

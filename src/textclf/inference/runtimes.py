@@ -59,6 +59,15 @@ def open_runtime(artifact: Artifact, *, device: str = "auto", runtime: str = "au
     return OnnxRuntime(artifact, kind=kind)
 
 
+def check_finite(logits: np.ndarray, artifact: Artifact) -> None:
+    """Raises ModelError where logits of any shape are not numbers: they would pass for scores of 0."""
+    if not np.isfinite(logits).all():
+        raise ModelError(
+            f"{artifact.folder}: the model gives NaN or infinity instead of a score",
+            hint="its weights are damaged or its training diverged; take another checkpoint or fine-tune again",
+        )
+
+
 def _gpu_answers() -> bool:
     """Whether there is a CUDA or ROCm device for torch. Where no driver is, torch need not be asked, which takes 3 s.
 

@@ -25,8 +25,19 @@ class TorchRuntime:
         self._classifier = Classifier.from_artifact(artifact).to(self.device.torch_device)
         if precision == "bf16":
             # All weights, not autocast: for texts of a dozen tokens, to convert them anew costs more than it gains.
-            self._classifier.to(torch.bfloat16)
+            _to_bf16(self._classifier)
 
     def logits(self, encoded: Encoded, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Logits in the order of the input: (rows, num_labels) float32."""
         return score(self._classifier, encoded, on_progress=on_progress)
+
+
+def _to_bf16(classifier: Classifier) -> None:
+    """Weights in bf16. The frequencies of rotary positions stay as they are, as in transformers: the angle of a far
+    token is their product with its place, and three digits of it are none.
+    """
+    frequencies = {name: one for name, one in classifier.named_buffers(remove_duplicate=False) if "inv_freq" in name}
+    classifier.to(torch.bfloat16)
+    for name, frequency in frequencies.items():
+        owner, _, own = name.rpartition(".")
+        setattr(classifier.get_submodule(owner), own, frequency)

@@ -14,10 +14,11 @@ from textclf.config import RunConfig, as_dict
 from textclf.data.batching import padding_waste
 from textclf.training.events import Observer, ignore
 from textclf.training.head import with_head
+from textclf.training.learning import make_learning
 from textclf.training.loop import Learning
 from textclf.training.optim import make_optimizer, set_rate
 from textclf.training.probe import MAX_ROWS
-from textclf.training.workbench import Workbench, asked_head, assemble, make_learning
+from textclf.training.workbench import Workbench, asked_head, assemble
 
 TRIAL_SECONDS = 10.0
 """Real steps are timed for about this long, after the largest one was tried for its memory."""
@@ -65,7 +66,7 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
     computed = sum(batch.input_ids.size for batch in passes)
     evaluations = -(-plan.steps // plan.eval_every)
     # A forward pass is a third of a step's work.
-    probed = min(MAX_ROWS / len(train), 1.0) * learning.tokens if plan.config.probe else 0
+    probed = min(MAX_ROWS / len(train.windows), 1.0) * learning.tokens if plan.config.probe else 0
     scored = evaluations * learning.validation_tokens + learning.final_tokens + probed
     seconds = (computed * plan.steps / plan.steps_per_epoch + scored / 3) / tokens_per_second
     return Estimate(

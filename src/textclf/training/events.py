@@ -17,11 +17,11 @@ class Notice:
 
 @dataclass(frozen=True)
 class Phase:
-    """Part of the work before or after the steps: `done` of `total` texts."""
+    """Part of the work before or after the steps: `done` of `total` texts; total: None where nothing is counted."""
 
     name: str
-    done: int
-    total: int
+    done: int = 0
+    total: int | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -30,20 +31,13 @@ from textclf.metrics import AnyMetrics
 from textclf.model.device import Device
 from textclf.model.exporting import write_graph
 from textclf.training import checkpoint
-from textclf.training.events import Notice, Observer, ignore
+from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.head import choose_head, with_head
+from textclf.training.learning import make_learning, measure_split, split_probabilities
 from textclf.training.loop import fit
 from textclf.training.thresholds import fit_thresholds
 from textclf.training.trackers import JsonlTracker
-from textclf.training.workbench import (
-    Workbench,
-    assemble,
-    check,
-    make_learning,
-    measure_split,
-    short_name,
-    split_probabilities,
-)
+from textclf.training.workbench import Workbench, assemble, check, short_name
 
 
 def finetune(
@@ -174,11 +168,10 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
 def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: Observer) -> Run:
     """Score the best weights, write the artifact, and close the run."""
     bench.classifier.merge_lora()  # what is measured is what is saved
-    bench = _with_thresholds(bench, observe)
-    measured: dict[str, AnyMetrics] = {}
-    for split in ("validation", "test"):
-        if split in bench.encoded:
-            measured[split] = measure_split(bench, split, observe)
+    measurable = [split for split in ("validation", "test") if split in bench.encoded]
+    probs: dict[str, np.ndarray] = {split: split_probabilities(bench, split, observe) for split in measurable}
+    bench = _with_thresholds(bench, probs["validation"], observe)
+    measured = {split: measure_split(bench, split, probs_NC) for split, probs_NC in probs.items()}
     best = f"the best {bench.config.train.metric} on validation was at step {progress.best_step} of {progress.step}"
     if progress.best_step == 0 and progress.step:
         best += ": fine-tuning did not improve on what it began with, and that stays"
@@ -188,12 +181,14 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
         observe(Notice(gap))
     metrics = {split: one.as_dict() for split, one in measured.items()}
     bench.classifier.restore_vocabulary()
+    observe(Phase("write the model"))
     with atomic.new_folder(run.folder / runs.MODEL) as draft:
         bench.classifier.save(draft)
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
         bench.tokenizer.save_pretrained(draft)
         folder.write_facts(draft, _facts(bench, metrics))
         (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
+        observe(Phase("trace and check the ONNX graph"))
         try:
             write_graph(folder.read(draft), bench.encoded["validation"])
         except ModelError as err:  # predict can do without
@@ -212,15 +207,15 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     return run
 
 
-def _with_thresholds(bench: Workbench, observe: Observer) -> Workbench:
-    """The workbench with the decision rule that is best on validation."""
+def _with_thresholds(bench: Workbench, probs_NC: np.ndarray, observe: Observer) -> Workbench:
+    """The workbench with the decision rule that is best on validation, whose probabilities these are."""
     config = bench.config.train
     assert config.metric is not None
     if not bench.prepared.label_set.multi:
         return bench
     label_set, said = fit_thresholds(
         bench.targets["validation"],
-        split_probabilities(bench, "validation"),
+        probs_NC,
         bench.prepared.label_set,
         metric=config.metric,
         seed=config.seed,
@@ -240,7 +235,7 @@ def _split_gap(measured: Mapping[str, AnyMetrics]) -> str | None:
         return None
     worse = "below" if test.right < validation.right else "above"
     return (
-        f"test accuracy ({test.right:.3f}) is far {worse} validation ({validation.right:.3f}): "
+        f"{test.right:.1%} of test is answered rightly, far {worse} validation's {validation.right:.1%}: "
         "train and test differ, so trust neither for texts of a third kind"
     )
 

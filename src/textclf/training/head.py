@@ -108,13 +108,14 @@ def _probes(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Ob
         pooling = None  # it is there already
     elif asked is None and model.head == "auto" and present == "own":
         pooling = pretrained_pooling(bench.base.folder)
-    own_ND, pooled_ND = features(
+    encoded = bench.encoded["train"].take(bench.encoded["train"].rows_of(rows_N))
+    own_RD, pooled_RD = features(
         classifier,
-        bench.encoded["train"].take(rows_N),
+        encoded,
         # Attention that has learnt nothing is the mean.
         pooling="mean" if pooling == "attention" else pooling,
         autocast=bench.device.autocast,
-        on_progress=lambda done: observe(Phase("features", done, len(rows_N))),
+        on_progress=lambda done: observe(Phase("features", done, len(encoded))),
     )
     fit = partial(
         fit_probe,
@@ -126,9 +127,9 @@ def _probes(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Ob
     # Means have been brought to one size, feature by feature; the states of single tokens have not.
     means = ("mean", "attention")
     probes: dict[str, LinearProbe] = {}
-    if pooling is not None and pooled_ND is not None:
-        probes[pooling] = fit(pooled_ND, bias=True, scale=pooling not in means)
+    if pooling is not None and pooled_RD is not None:
+        probes[pooling] = fit(encoded.per_text(pooled_RD), bias=True, scale=pooling not in means)
     if pooling is None or asked is None:
         has_bias = classifier.output_layer.bias is not None
-        probes[present] = fit(own_ND, bias=has_bias, scale=present not in means)
+        probes[present] = fit(encoded.per_text(own_RD), bias=has_bias, scale=present not in means)
     return probes

@@ -126,9 +126,10 @@ def _choose_c(
 
     losses = np.zeros(len(CS))
     right = np.zeros((len(CS), len(targets_N)), dtype=bool)
+    folds = min(FOLDS, int(np.bincount(targets_N).max()))  # the most frequent label has a row for each
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # labels with fewer rows than folds
-        splits = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(features_ND, targets_N))
+        splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(features_ND, targets_N))
     for learn, held_out in splits:
         if len(np.unique(targets_N[learn])) < 2:
             continue

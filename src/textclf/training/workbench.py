@@ -11,23 +11,18 @@ from transformers import PreTrainedTokenizerBase
 
 from textclf.artifact import hub
 from textclf.config import Metric, ModelConfig, Overflow, RunConfig
-from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
 from textclf.data.encoded_files import cut_kept, encode_kept
 from textclf.data.encoding import Encoded, encode
 from textclf.data.forms import Questions, questions_of
 from textclf.data.preparation import Prepared, prepare
 from textclf.data.rows import Rows
 from textclf.errors import DataError, UsageError
-from textclf.metrics import AnyMetrics, Metrics, measure
 from textclf.model.adapters import require_peft
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
-from textclf.model.losses import balanced_weights, make_loss
 from textclf.model.modeling_textclf import POOLINGS
-from textclf.model.scoring import score
 from textclf.model.tokenizer import backend, load_tokenizer
-from textclf.training.events import Notice, Observer, Phase, ignore
-from textclf.training.loop import Learning
+from textclf.training.events import Notice, Observer, Phase
 from textclf.training.plan import Plan, make_plan
 from textclf.training.probe import rows_to_learn_from
 
@@ -39,9 +34,9 @@ DEFAULT_LENGTH = 512
 class Workbench:
     """All that a training needs, before its first step.
 
-    encoded, targets: of training texts that are read in windows, a row is a window; of other splits, a text has one
-    target. questions: how rows make up questions with choices, where they do.
-    probe_rows: training rows that a linear probe learns from, None where there is none.
+    encoded: of texts that are read in windows, a row is a window. targets: of texts, however many rows they have.
+    questions: how rows of the data make up questions with choices, where they do.
+    probe_rows: training texts that a linear probe learns from, None where there is none.
     packs: batches are packed. baseline: the classifier can answer before its first step. spent: seconds that choosing
     the head took.
     """
@@ -105,8 +100,6 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         if split != "train"
     }
     targets = {split: prepared.label_set.targets(part.labels) for split, part in rows.items()}
-    if train.text is not None:
-        targets["train"] = targets["train"][train.text]
     fresh = needs_start(classifier, config.model)
     probe_rows = None
     if config.train.probe and fresh and config.model.head_hidden:
@@ -186,65 +179,6 @@ def _fetch(config: ModelConfig) -> tuple[hub.Fetched, Path]:
         config.name, revision=config.revision, allow_bin=config.allow_bin, with_tokenizer=elsewhere is None
     )
     return base, elsewhere or base.folder
-
-
-def make_learning(bench: Workbench) -> Learning:
-    """What the loop learns from: the training texts in steps and batches, the loss, and how validation is scored."""
-    train, encoded = bench.config.train, bench.encoded["train"]
-    label_set = bench.prepared.label_set
-    weights_C = balanced_weights(label_set, bench.targets["train"]) if train.class_weights == "balanced" else None
-    lengths_N, pad_id = encoded.lengths, bench.classifier.pad_id
-    assert train.micro_batch_tokens is not None and train.label_smoothing is not None
-    max_tokens, max_rows = train.micro_batch_tokens, train.micro_batch_size
-
-    def order(epoch: int) -> list[np.ndarray]:
-        return epoch_steps(
-            lengths_N, batch_size=train.batch_size, seed=train.seed, epoch=epoch, by_length=not bench.packs
-        )
-
-    def batches(rows: np.ndarray) -> list[Batch | Packed]:
-        if bench.packs:
-            cuts = packed_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows)
-            return [pack(encoded, cut, pad_id=pad_id) for cut in cuts]
-        max_padding = bench.device.max_padding
-        cuts = micro_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows, max_padding=max_padding)
-        return [collate(encoded, cut, pad_id=pad_id) for cut in cuts]
-
-    weights = None
-    if encoded.text is not None:
-        share_R = 1 / np.repeat(encoded.windows, encoded.windows)  # a text counts once, however many windows it has
-        weights = (share_R / share_R.mean()).astype(np.float32)
-    return Learning(
-        targets=bench.targets["train"],
-        order=order,
-        batches=batches,
-        tokens=len(encoded.ids),
-        validate=lambda: measure_split(bench, "validation"),
-        loss=make_loss(label_set, weights_C=weights_C, label_smoothing=train.label_smoothing),
-        validation_tokens=len(bench.encoded["validation"].ids),
-        final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train"),
-        baseline=bench.baseline,
-        weights=weights,
-    )
-
-
-def measure_split(bench: Workbench, split: str, observe: Observer = ignore) -> AnyMetrics:
-    """Measure a split with the weights as they are."""
-    label_set, probs_NC = bench.prepared.label_set, split_probabilities(bench, split, observe)
-    metrics = measure(bench.targets[split], probs_NC, label_set)
-    if split in bench.questions and isinstance(metrics, Metrics):
-        right_Q = bench.questions[split].right(probs_NC, label_set.label2id)
-        metrics = replace(metrics, question_accuracy=float(right_Q.mean()))
-    return metrics
-
-
-def split_probabilities(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
-    """Score a split with the weights as they are: (rows, num_labels) float32."""
-    total = len(bench.encoded[split])
-    logits_NC = score(
-        bench.classifier, bench.encoded[split], on_progress=lambda done: observe(Phase(f"score {split}", done, total))
-    )
-    return bench.prepared.label_set.probabilities(bench.encoded[split].per_text(logits_NC))
 
 
 def short_name(reference: str | None) -> str:

@@ -1,0 +1,75 @@
+"""What a run learns from and is measured by: batches, weights and loss of train, and the scores of other splits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
+from textclf.metrics import AnyMetrics, Metrics, measure
+from textclf.model.losses import balanced_weights, make_loss
+from textclf.model.scoring import score
+from textclf.training.events import Observer, Phase, ignore
+from textclf.training.loop import Learning
+from textclf.training.workbench import Workbench
+
+
+def make_learning(bench: Workbench) -> Learning:
+    """What the loop learns from: the training texts in steps and batches, the loss, and how validation is scored."""
+    train, encoded = bench.config.train, bench.encoded["train"]
+    label_set = bench.prepared.label_set
+    weights_C = balanced_weights(label_set, bench.targets["train"]) if train.class_weights == "balanced" else None
+    lengths_N, pad_id = encoded.lengths, bench.classifier.pad_id
+    assert train.micro_batch_tokens is not None and train.label_smoothing is not None
+    max_tokens, max_rows = train.micro_batch_tokens, train.micro_batch_size
+
+    def order(epoch: int) -> list[np.ndarray]:
+        return epoch_steps(
+            lengths_N, batch_size=train.batch_size, seed=train.seed, epoch=epoch, by_length=not bench.packs
+        )
+
+    def batches(rows: np.ndarray) -> list[Batch | Packed]:
+        if bench.packs:
+            cuts = packed_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows)
+            return [pack(encoded, cut, pad_id=pad_id) for cut in cuts]
+        max_padding = bench.device.max_padding
+        cuts = micro_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows, max_padding=max_padding)
+        return [collate(encoded, cut, pad_id=pad_id) for cut in cuts]
+
+    targets, weights = bench.targets["train"], None
+    if encoded.text is not None:
+        targets = targets[encoded.text]
+        share_R = 1 / np.repeat(encoded.windows, encoded.windows)  # a text counts once, however many windows it has
+        weights = (share_R / share_R.mean()).astype(np.float32)
+    return Learning(
+        targets=targets,
+        order=order,
+        batches=batches,
+        tokens=len(encoded.ids),
+        validate=lambda: measure_split(bench, "validation", split_probabilities(bench, "validation")),
+        loss=make_loss(label_set, weights_C=weights_C, label_smoothing=train.label_smoothing),
+        validation_tokens=len(bench.encoded["validation"].ids),
+        final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train"),
+        baseline=bench.baseline,
+        weights=weights,
+    )
+
+
+def measure_split(bench: Workbench, split: str, probs_NC: np.ndarray) -> AnyMetrics:
+    """Measure a split by what `split_probabilities` gave."""
+    label_set = bench.prepared.label_set
+    metrics = measure(bench.targets[split], probs_NC, label_set)
+    if split in bench.questions and isinstance(metrics, Metrics):
+        right_Q = bench.questions[split].right(probs_NC, label_set.label2id)
+        metrics = replace(metrics, question_accuracy=float(right_Q.mean()))
+    return metrics
+
+
+def split_probabilities(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
+    """Score a split with the weights as they are: (rows, num_labels) float32."""
+    total = len(bench.encoded[split])
+    logits_NC = score(
+        bench.classifier, bench.encoded[split], on_progress=lambda done: observe(Phase(f"score {split}", done, total))
+    )
+    return bench.prepared.label_set.probabilities(bench.encoded[split].per_text(logits_NC))
