@@ -255,13 +255,13 @@ WHOLE = {
 }
 for _kind, _whole in WHOLE.items():
     data("packed", f"{_kind}, whole", f"t.{_kind}", _whole, 0)
-    for _share in (0, 1, 10, 40, 60, 90, 99):
+    for _share in (0, 10, 50, 99):
         data("packed", f"{_kind}, {_share} % of it", f"t.{_kind}", _whole[: len(_whole) * _share // 100], 0, 3)
     data("packed", f"{_kind}, all but a byte", f"t.{_kind}", _whole[:-1], 0, 3)
     data("packed", f"{_kind}, with more behind it", f"t.{_kind}", _whole + b"more", 0, 3)
     data("packed", f"{_kind}, zeros", f"t.{_kind}", bytes(len(_whole)))
     data("packed", f"{_kind}, is csv", f"t.{_kind}", CSV.encode())
-    for _seed in range(12):
+    for _seed in range(5):
         _random = random.Random(_seed)
         _bytes = bytearray(_whole)
         for _ in range(3):
@@ -360,10 +360,8 @@ def as_csv(text: str) -> str:
 for _name, _text in STRANGE.items():
     rows = "".join(f"words {n},{as_csv(_text) if n % 2 else 'b'}\n" for n in range(40))
     data("label", f"{_name}, csv", "t.csv", "text,label\n" + rows, 0, 3)
-    rows = "".join(json.dumps({"text": f"w {n}", "label": _text if n % 2 else "b"}) + "\n" for n in range(40))
-    data("label", f"{_name}, jsonl", "t.jsonl", rows, 0, 3)
-    rows = "".join(f"{as_csv(_text + str(n))},{'ab'[n % 2]}\n" for n in range(40))
-    data("text", f"{_name}, csv", "t.csv", "text,label\n" + rows, 0, 3)
+    rows = "".join(json.dumps({"text": f"{_text}{n}", "label": "ab"[n % 2]}) + "\n" for n in range(40))
+    data("text", f"{_name}, jsonl", "t.jsonl", rows, 0, 3)
     column = json.dumps({_text: "w", "text": "a", "label": "b"}) + "\n"
     data("column", f"{_name}, jsonl", "t.jsonl", column * 40, 0, 3)
     add("predict", f"text {_name}", Case(["predict", "{model}"], (0,), stdin=_text.encode() + b"\n"))
@@ -696,7 +694,7 @@ for _key in (
     for _value in BAD:
         changed("textclf.json", _key, _value, (0, 4))
 for _key in ("model", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "version"):
-    for _value in (None, 1, "x", [], {}, {"type": "Evil"}, [{}]):
+    for _value in (None, "x", [], {"type": "Evil"}):
         changed("tokenizer.json", _key, _value, (0, 4))
 spoilt("weights are missing", "model.safetensors", None)
 
@@ -757,7 +755,7 @@ for _command in ("list", "show"):
         "message",
         "fingerprint",
     ):
-        for _value in (None, 7, "\x1b[31m[/red]", ["x"], {"x": {"y": "z"}}):
+        for _value in (None, 7, "\x1b[31m[/red]", {"x": {"y": "z"}}):
             _arguments = ["runs", _command] + (["r"] if _command != "list" else [])
             _files: dict[str, str | bytes] = {"../home/runs/r/run.json": json.dumps({**RUN, _key: _value})}
             _files["../home/runs/r/config.json"] = json.dumps({"data": {"dataset": NASTY}, "x": 7, NASTY: [NASTY]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -81,6 +82,9 @@ def test_what_cannot_be_written_is_a_resource_error(tmp_path: Path) -> None:
 
 
 @given(st.text())
+@example(".x")
+@example("../a/..")
+@example("A" * 300)
 def test_a_slug_is_one_harmless_file_name(text: str) -> None:
     name = paths.slug(text)
     assert name and len(name) <= paths.SLUG_LENGTH
@@ -147,6 +151,12 @@ def test_a_link_goes_on_pointing_where_it_did(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("deep/file")
     atomic.write_text(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "deep/file").read_text() == "new"
+
+
+def test_any_text_comes_back_from_json(tmp_path: Path) -> None:
+    document = {"lone": "\ud800 \udcff", "pair": "🙂", "key \udfff": [1]}
+    atomic.write_json(tmp_path / "file", document)
+    assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == document
 
 
 def test_no_number_that_json_has_not(tmp_path: Path) -> None:

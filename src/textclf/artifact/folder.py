@@ -179,7 +179,7 @@ def write_facts(folder: Path, facts: Facts) -> None:
 def facts_of(document: dict[str, Any], *, where: str) -> Facts:
     """The facts in the content of a textclf.json. Raises ModelError naming `where` it is incomplete or too new."""
     version = document.get("schema_version")
-    if not _is_count(version) or version > SCHEMA_VERSION:
+    if not isinstance(version, int) or not _is_count(version) or version > SCHEMA_VERSION:
         raise ModelError(
             f"{where}: schema version {version!r}, this textclf reads up to {SCHEMA_VERSION}",
             hint="update textclf: pipx upgrade textclf",
@@ -230,7 +230,7 @@ def _are_thresholds(value: Any) -> bool:
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
-    "max_length": lambda value: _is_count(value) and value > 0,
+    "max_length": _is_count,
     **dict.fromkeys(("base_model", "base_revision", "dataset", "dataset_id", "dataset_revision"), _is_text),
     "fingerprint": _is_text,
     **dict.fromkeys(("splits", "label_counts"), _each(_is_count)),

@@ -7,18 +7,45 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
-from typing import Annotated, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from textclf import __version__
 from textclf.cli import terminal
 from textclf.errors import TextclfError
 from textclf.redaction import redact
 
+
+class _Commands(TyperGroup):
+    """Typer quotes the command line in its errors, where a file's name may stand: it is made harmless first."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _harmless_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _harmless_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _harmless_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as err:
+        # By what they have: newer Typers bring these classes themselves, older ones have them from Click.
+        if hasattr(err, "format_message") and isinstance(getattr(err, "message", None), str):
+            err.message = terminal.safe_lines(redact(err.message))  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="textclf",
+    cls=_Commands,
     help="Turn labelled text into a served classifier.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

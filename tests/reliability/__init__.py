@@ -1,0 +1,1 @@
+"""What is measured of durability and security: see docs/reliability.md."""
