@@ -232,7 +232,7 @@ def encode_chunks(
     if lost:
         logger.warning(
             "%s: the choices alone are longer than the %s tokens that are read, and lose their end (%s of %s rows); "
-            "a larger --max-length would keep them",
+            "training with a larger --max-length would keep them",
             where(lost[0]) if where is not None else f"row {lost[0] + 1}", max_length, len(lost), done,
         )  # fmt: skip
 

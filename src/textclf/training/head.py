@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from textclf.model.backbone import pretrained_pooling
 from textclf.model.dropout import pool_dropout
@@ -126,10 +130,16 @@ def _probes(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Ob
     )
     # Means have been brought to one size, feature by feature; the states of single tokens have not.
     means = ("mean", "attention")
-    probes: dict[str, LinearProbe] = {}
+    fits: dict[str, Callable[[], LinearProbe]] = {}
     if pooling is not None and pooled_RD is not None:
-        probes[pooling] = fit(encoded.per_text(pooled_RD), bias=True, scale=pooling not in means)
+        fits[pooling] = partial(fit, encoded.per_text(pooled_RD), bias=True, scale=pooling not in means)
     if pooling is None or asked is None:
         has_bias = classifier.output_layer.bias is not None
-        probes[present] = fit(encoded.per_text(own_RD), bias=has_bias, scale=present not in means)
-    return probes
+        fits[present] = partial(fit, encoded.per_text(own_RD), bias=has_bias, scale=present not in means)
+    # Products as small as these gain nothing from threads of BLAS, which would be in the way of torch's: a thread each.
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # labels with fewer rows than folds
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,
+    ):
+        return dict(zip(fits, pool.map(lambda one: one(), fits.values()), strict=True))

@@ -7,7 +7,6 @@ pull the backbone about for nothing (Kumar et al. 2022, "Fine-Tuning can Distort
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,15 +77,12 @@ def fit_probe(
     balanced: every label has the same say.
     """
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
-    # Products as small as these gain nothing from more threads, and those of BLAS would be in the way of torch's.
-    with threadpool_limits(limits=1, user_api="blas"):
-        scaler = StandardScaler(with_mean=bias and scale, with_std=scale).fit(features_ND)
-        fit = _fit_independent if label_set.multi else _fit_multinomial
-        weight_CD, bias_C, c, right_N = fit(
-            scaler.transform(features_ND), targets, label_set, bias=bias, balanced=balanced, seed=seed
-        )
+    scaler = StandardScaler(with_mean=bias and scale, with_std=scale).fit(features_ND)
+    fit = _fit_independent if label_set.multi else _fit_multinomial
+    weight_CD, bias_C, c, right_N = fit(
+        scaler.transform(features_ND), targets, label_set, bias=bias, balanced=balanced, seed=seed
+    )
     if scale:
         weight_CD = weight_CD / scaler.scale_
         if bias:
@@ -127,9 +123,7 @@ def _choose_c(
     losses = np.zeros(len(CS))
     right = np.zeros((len(CS), len(targets_N)), dtype=bool)
     folds = min(FOLDS, int(np.bincount(targets_N).max()))  # the most frequent label has a row for each
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # labels with fewer rows than folds
-        splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(features_ND, targets_N))
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(features_ND, targets_N)
     for learn, held_out in splits:
         if len(np.unique(targets_N[learn])) < 2:
             continue
