@@ -10,6 +10,7 @@ import pytest
 
 from textclf.artifact import folder as names
 from textclf.artifact import screening
+from textclf.data.hub_sets import check_listing
 from textclf.errors import ModelError, RefusedError, TextclfError
 
 
@@ -185,3 +186,36 @@ def test_tokenizers_as_they_are_published_pass(tmp_path: Path, kind: str | None)
     templates = [{"name": "default", "template": "x"}, {"name": "tool_use", "template": "y"}]
     write(tmp_path, names.TOKENIZER_CONFIG, {"tokenizer_class": kind, "chat_template": templates})
     screening.check_tokenizer_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    ["/etc/passwd", "~/x.csv", "../../x.csv", "data/../../x.csv", "https://example.com/x.csv", "file:///etc/passwd"]
+    + ["zip://a::https://example.com/b.zip", "C:\\x.csv", "..\\x.csv", "hf://datasets/other/set/x.csv"],
+)
+def test_a_data_set_of_the_hub_lists_its_own_files_alone(listed: str) -> None:
+    for files in (listed, [listed], [{"split": "train", "path": ["good.csv", listed]}], {"train": listed}):
+        with pytest.raises(RefusedError, match="lies elsewhere"):
+            check_listing(
+                "owner/set", {"configs": [{"config_name": "x", "data_files": "data/*"}, {"data_files": files}]}
+            )
+    with pytest.raises(RefusedError, match="lies elsewhere"):
+        check_listing("owner/set", {"configs": [{"data_dir": listed}]})
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {},
+        {"configs": None},
+        {"configs": [{"config_name": "default", "data_files": "train.csv", "data_dir": "."}]},
+        {
+            "configs": [
+                {"data_files": [{"split": "train", "path": "data/train-*"}, {"split": "test", "path": ["a..b.csv"]}]}
+            ]
+        },
+        {"configs": ["x", 7], "license": "mit"},
+    ],
+)
+def test_listings_as_they_are_published_pass(card: dict[str, Any]) -> None:
+    check_listing("owner/set", card)
