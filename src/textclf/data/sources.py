@@ -55,8 +55,8 @@ class Source(Protocol):
 def open_source(dataset: str) -> Source:
     """Find a data set: a file or folder, one that we ship, one of the catalog, or a Hub id `owner/name[:config]`.
 
-    Raises DataError (missing or unreadable file, folder without splits), HubError or RefusedError (a set of the Hub that
-    lists files elsewhere).
+    Raises DataError (missing or unreadable file, folder without splits), HubError, or RefusedError (a set of the Hub
+    that lists files elsewhere).
     """
     path = paths.expanded(dataset)
     if _exists(path):
