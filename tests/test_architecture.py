@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "textclf"
 
 FLOORS: list[set[str]] = [
-    {"errors", "paths", "atomic", "cpus", "signals"},
+    {"errors", "paths", "atomic", "cpus", "signals", "characters", "redaction"},
     {"labels", "config", "metrics", "presets", "plugins"},
     {"data", "artifact"},
     {"model"},
@@ -124,3 +125,13 @@ def test_import_has_no_effect() -> None:
     program = f"import sys, textclf; print(sorted(m for m in sys.modules if m.split('.')[0] in {heavy}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_floors_of_packages_exclude_known_holes() -> None:
+    """The oldest versions that pyproject.toml allows are beyond those whose holes would reach us."""
+    floors = {"transformers": (5, 10), "torch": (2, 10), "onnx": (1, 21), "pyarrow": (14, 0), "accelerate": (1, 15)}
+    text = (SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    allowed = {
+        name: tuple(map(int, version.split(".")[:2])) for name, version in re.findall(r'"([\w-]+)>=([\d.]+)', text)
+    }
+    assert {name: allowed[name] for name in floors if allowed[name] < floors[name]} == {}

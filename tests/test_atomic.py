@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -78,6 +82,9 @@ def test_what_cannot_be_written_is_a_resource_error(tmp_path: Path) -> None:
 
 
 @given(st.text())
+@example(".x")
+@example("../a/..")
+@example("A" * 300)
 def test_a_slug_is_one_harmless_file_name(text: str) -> None:
     name = paths.slug(text)
     assert name and len(name) <= paths.SLUG_LENGTH
@@ -90,3 +97,78 @@ def test_a_slug_is_one_harmless_file_name(text: str) -> None:
 def test_unlike_texts_have_unlike_slugs(one: str, other: str) -> None:
     if one != other:
         assert paths.slug(one) != paths.slug(other)
+
+
+@pytest.fixture
+def deeds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the disk is asked to do, in order."""
+    told: list[str] = []
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+
+    def flushed(handle: int) -> None:
+        found = os.fstat(handle)
+        size = f"{found.st_size} bytes of " if stat.S_ISREG(found.st_mode) else ""
+        told.append(f"flush {size}{Path(f'/proc/self/fd/{handle}').readlink().name}")
+        fsync(handle)
+
+    def moved(move: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def told_of(path: Path, target: Path) -> Path:
+            told.append(f"name {Path(target).name}")
+            return move(path, target)
+
+        return told_of
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", moved(replace))
+    monkeypatch.setattr(Path, "rename", moved(rename))
+    return told
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are looked up in /proc")
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, deeds: list[str]) -> None:
+    with atomic.new_file(tmp_path / "file") as file:
+        file.write(b"x" * 10)
+    assert deeds[0].startswith("flush 10 bytes of .file."), "what Python still held is written first"
+    assert deeds[1:] == ["name file", f"flush {tmp_path.name}"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are looked up in /proc")
+def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, deeds: list[str]) -> None:
+    for _ in range(2):
+        deeds.clear()
+        with atomic.new_folder(tmp_path / "folder") as draft:
+            (draft / "deep").mkdir()
+            (draft / "deep/file").write_text("x")
+    draft_name = deeds[2].removeprefix("flush ")
+    assert deeds[:2] == ["flush deep", "flush 1 bytes of file"] and draft_name.startswith(".folder.")
+    # The old one is named away and the new one named in its place; only then is the old one deleted.
+    assert deeds[3:] == ["name folder", "name folder", f"flush {tmp_path.name}"]
+
+
+def test_a_link_goes_on_pointing_where_it_did(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/file").write_text("old")
+    (tmp_path / "link").symlink_to("deep/file")
+    atomic.write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "deep/file").read_text() == "new"
+
+
+def test_any_text_comes_back_from_json(tmp_path: Path) -> None:
+    document = {"lone": "\ud800 \udcff", "pair": "🙂", "key \udfff": [1]}
+    atomic.write_json(tmp_path / "file", document)
+    assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == document
+
+
+def test_no_number_that_json_has_not(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        atomic.write_json(tmp_path / "file", {"loss": float("nan")})
+    assert _names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("make", [atomic.new_file, atomic.new_folder])
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, make: Callable[..., Any], number: int) -> None:
+    (tmp_path / "old").write_text("old")
+    with pytest.raises(ResourceError, match="the disk is full") as caught, make(tmp_path / "new"):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.exit_code == 6 and _names(tmp_path) == {"old"}

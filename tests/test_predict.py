@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from test_prediction import STRANGE
@@ -64,6 +64,7 @@ def test_jsonl_is_one_line_per_text_and_loses_nothing(texts: list[str]) -> None:
 
 
 @given(st.lists(ANY_TEXT, min_size=1))
+@example(["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\0=1", "＝1"])
 def test_csv_is_one_line_per_text_and_starts_no_formula(texts: list[str]) -> None:
     lines = written([prediction(text, (text, 1.0)) for text in texts], "csv")
     records = list(csv.DictReader(io.StringIO(lines, newline="")))

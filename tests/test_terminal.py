@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from textclf.characters import UNSEEN
 from textclf.cli import terminal
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]))
@@ -26,7 +28,7 @@ def unescaped(field: str) -> str:
         code = match[1]
         return {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}.get(code) or chr(int(code[1:], 16))
 
-    return re.sub(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|[tnr\\])", char, field)
+    return re.sub(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[tnr\\])", char, field)
 
 
 def is_harmless(text: str) -> bool:
@@ -67,6 +69,32 @@ def test_known_attacks_on_a_terminal_are_spelt_out() -> None:
     assert is_harmless(terminal.field(NASTY))
 
 
+def test_what_is_not_seen_is_spelt_out() -> None:
+    assert terminal.safe("a\u200bb\u2060c\xadd") == r"a\u200bb\u2060c\xadd"
+    assert terminal.safe("\U000e0041") == r"\U000e0041"
+    assert terminal.safe("pay\u200dpal \u200c") == r"pay\u200dpal \u200c", "joiners that join nothing"
+    assert terminal.json_line("\U000e0041\u200d") == r'"\udb40\udc41\u200d"'
+
+
+def test_every_character_that_is_not_seen_is_known() -> None:
+    marks = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    controls = {
+        chr(code)
+        for code in range(0x110000)
+        if unicodedata.category(chr(code)) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(chr(code)) in marks
+    }
+    without_width = {"\u200b", "\u2060", "\ufeff", "\xad", "\u200e", "\u200f", "\u061c", "\U000e0001", "\U000e007f"}
+    assert [ascii(char) for char in controls | without_width if not UNSEEN.fullmatch(char)] == []
+    assert not UNSEEN.search("naïve Übergröße 你好 привет مرحبا 🙂 \u3000\xa0\u2009 e\u0301 \ue000")
+
+
+def test_a_joiner_stays_only_where_it_joins() -> None:
+    assert terminal.safe("é\u200dx") == r"é\u200dx"
+    assert terminal.safe("x\u200cé") == r"x\u200cé"
+    assert terminal.safe("é\u200d\u200dé") == r"é\u200d\u200dé"
+    assert terminal.safe("é\u200dé") == "é\u200dé"
+
+
 def test_joiners_and_accents_stay_as_they_are() -> None:
     for text in ("👩\u200d👩\u200d👧", "می\u200cخواهم", "cafe\u0301", "日本語", "[bold]not markup[/bold]"):
         assert terminal.safe(text) == text
@@ -90,3 +118,9 @@ def test_a_message_reaches_a_terminal_of_any_encoding(encoding: str) -> None:
     )
     assert done.returncode == 0, done.stderr.decode("ascii", "backslashreplace")
     assert b"na" in done.stderr
+
+
+def test_logs_of_others_are_harmless_and_tell_no_secret() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "", 0, NASTY + " hf_%s", ("a" * 30,), None)
+    shown = terminal.LogFormatter("%(message)s").format(record)
+    assert is_harmless(shown.replace("\n", "")) and shown.endswith("***")

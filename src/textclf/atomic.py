@@ -142,7 +142,10 @@ def _noted(notes: Path, of: Any, *, at_most: int) -> tuple[int, dict[str, Any]]:
 
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON document, indented, under its final name in one step."""
-    write_text(path, json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    with new_file(path) as file:
+        # A lone surrogate, as of an argument that is not UTF-8, becomes JSON's own escape of it.
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -386,8 +387,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
             if int in options[options.index(option) :]:
                 continue
             or_else = "a whole number, or " if int in options else ""
-            raise ConfigError(f"{key} is {value!r}; it is {or_else}one of {', '.join(typing.get_args(option))}")
-        if typing.get_origin(option) is tuple and isinstance(value, (str, list, tuple)):
+            raise ConfigError(f"{key} is {_shown(value)}; it is {or_else}one of {', '.join(typing.get_args(option))}")
+        if typing.get_origin(option) is tuple and _is_list_of_names(value):
             return (
                 tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(map(str, value))
             )
@@ -409,11 +410,23 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         for o in options
         if o is not type(None)
     )
-    raise ConfigError(f"{key} is {value!r}; it is {wanted}")
+    raise ConfigError(f"{key} is {_shown(value)}; it is {wanted}")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: short, and without following what a YAML file repeats by reference a million times."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 120, 120, 40
+    return short.repr(value)
 
 
 def _all_keys() -> list[str]:
     return [f"{section}.{f.name}" for section, cls in SECTIONS.items() for f in dataclasses.fields(cls)]
+
+
+def _is_list_of_names(value: Any) -> bool:
+    several = isinstance(value, (list, tuple)) and all(isinstance(name, (str, int, float)) for name in value)
+    return isinstance(value, str) or several
 
 
 def _is_digits(value: float | str) -> bool:

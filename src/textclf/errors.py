@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from textclf.redaction import redact
+
 
 class TextclfError(Exception):
     """A failure that the user can understand and mend.
 
     message: what was found and where (file and row where there is one).
     hint: what to do about it, or None.
+    Secrets in either are blotted out: what other packages say may hold an address with a password, or a token.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
+        message = redact(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = redact(hint) if hint else hint
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textclf.errors import UsageError
+
 if TYPE_CHECKING:
     from platformdirs import PlatformDirs
 
@@ -27,6 +29,14 @@ def runs_dir() -> Path:
 def heads_dir() -> Path:
     """Code of heads that were trained with. `$TEXTCLF_HOME/heads`, else `heads` in the platform's data folder."""
     return _home("heads") or _platform_dirs().user_data_path / "heads"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path whose `~` is the user's home folder. Raises UsageError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as err:
+        raise UsageError(f"{os.fspath(path)}: there is no such user", hint="give the whole path") from err
 
 
 def slug(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from textclf import __version__, plugins
 from textclf.artifact import folder, graph, screening
 from textclf.artifact.screening import last_part
+from textclf.characters import UNSEEN
 from textclf.config import PLACE
 from textclf.labels import HALF, LabelSet
 from textclf.metrics import LOWER_IS_BETTER
@@ -47,9 +48,8 @@ FEW_ROWS = 20
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
-# What Markdown or HTML would act on, and controls, bidi marks and lone surrogates, which no table should hold.
+# What Markdown or HTML would act on.
 _ACTIVE = re.compile(r"[\\`*\[\]<>|~&$#!@]|(?<![^\W_])_|_(?![^\W_])|://|(?<=www)\.")
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]+")
 
 
 def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
@@ -443,7 +443,7 @@ def _number(value: object) -> str:
 
 def _plain(text: str) -> str:
     """Foreign text on one line, without characters that are not seen."""
-    return _UNSAFE.sub(" ", text).strip()
+    return re.sub(" +", " ", UNSEEN.sub(" ", text)).strip()
 
 
 def _md(text: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -149,7 +150,7 @@ def read(folder: Path) -> Artifact:
     """Open a model folder. Raises ModelError naming what is missing, unreadable or too new."""
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder", hint="give a run name, a model folder or a Hub id")
-    config = _json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     if not (folder / WEIGHTS).is_file() and not (folder / WEIGHTS_INDEX).is_file():
         raise ModelError(f"{folder}: no weights ({WEIGHTS})", hint="copy the whole folder, or fine-tune again")
     if not (folder / TOKENIZER).is_file():
@@ -157,7 +158,7 @@ def read(folder: Path) -> Artifact:
             f"{folder}: no {TOKENIZER}", hint="save the tokenizer beside the model: tokenizer.save_pretrained(...)"
         )
     path = folder / TEXTCLF
-    facts = facts_of(_json(path), where=str(path)) if path.exists() else None
+    facts = facts_of(read_json(path), where=str(path)) if path.exists() else None
     thresholds = facts.thresholds if facts is not None else None
     return Artifact(folder, LabelSet.from_config(config, where=str(folder), thresholds=thresholds), config, facts)
 
@@ -167,10 +168,10 @@ def write_facts(folder: Path, facts: Facts) -> None:
     atomic.write_json(folder / TEXTCLF, asdict(facts))
     path = folder / TOKENIZER_CONFIG
     if path.is_file():
-        settings = {k: v for k, v in _json(path).items() if k not in LOADING_ONLY_KEYS}
+        settings = {k: v for k, v in read_json(path).items() if k not in LOADING_ONLY_KEYS}
         # transformers honours this key but does not save it: with it, pipeline() too reads "[SEP]" in a text as text.
         settings["split_special_tokens"] = True
-        config = _json(folder / CONFIG)
+        config = read_json(folder / CONFIG)
         kinds = (config.get("text_config") or config).get("type_vocab_size") or 0
         if facts.form == "pair" and kinds > 1:  # a tokenizer without a class of its own would not tell the texts apart
             settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
@@ -180,7 +181,7 @@ def write_facts(folder: Path, facts: Facts) -> None:
 def facts_of(document: dict[str, Any], *, where: str) -> Facts:
     """The facts in the content of a textclf.json. Raises ModelError naming `where` it is incomplete or too new."""
     version = document.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    if not isinstance(version, int) or not _is_count(version) or version > SCHEMA_VERSION:
         raise ModelError(
             f"{where}: schema version {version!r}, this textclf reads up to {SCHEMA_VERSION}",
             hint="update textclf: pipx upgrade textclf",
@@ -191,7 +192,7 @@ def facts_of(document: dict[str, Any], *, where: str) -> Facts:
     for key, values in (("form", FORMS), ("overflow", OVERFLOWS)):
         if document.get(key, values[0]) not in values:
             raise ModelError(
-                f"{where}: {key} {document[key]!r} is not known to this textclf",
+                f"{where}: {key} {document[key]!r:.80} is not known to this textclf",
                 hint="update textclf: pipx upgrade textclf",
             )
     max_length, columns = document.get("max_length", 4), document.get("columns", {})
@@ -203,21 +204,55 @@ def facts_of(document: dict[str, Any], *, where: str) -> Facts:
     if not isinstance(columns, dict):
         raise ModelError(f"{where}: columns are not names by what they hold", hint="copy the model folder again")
     known = Facts.__dataclass_fields__
+    for key, value in document.items():
+        if key in _KINDS and not _KINDS[key](value):
+            raise ModelError(f"{where}: {key} is {value!r:.80}", hint="copy the model folder again")
     try:
         return Facts(**{key: value for key, value in document.items() if key in known})
     except TypeError as err:
-        raise ModelError(f"{where} is not complete: {err}") from err
+        raise ModelError(f"{where} is not complete: {err}", hint="copy the model folder again") from err
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(check(one) for one in value.values())
+
+
+def _are_thresholds(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(type(one) in (int, float) and math.isfinite(one) for one in value)
+    )
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "max_length": _is_count,
+    **dict.fromkeys(("base_model", "base_revision", "dataset", "dataset_id", "dataset_revision"), _is_text),
+    "fingerprint": _is_text,
+    **dict.fromkeys(("splits", "label_counts"), _each(_is_count)),
+    **dict.fromkeys(("metrics", "config"), _each(lambda value: isinstance(value, dict))),
+    **dict.fromkeys(("columns", "environment"), _each(lambda value: isinstance(value, str))),
+    "thresholds": _are_thresholds,
+}
+"""What each fact must be, where a reader relies on it."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of a model folder that holds one JSON object. Raises ModelError where it is missing or holds none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
         raise ModelError(f"{path.parent}: no {path.name}", hint="this is not a model folder") from err
     except OSError as err:
         raise ModelError(f"{path} cannot be read: {err.strerror}") from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise ModelError(f"{path} is not valid JSON: {err}", hint="copy the model folder again") from err
     if not isinstance(document, dict):
-        raise ModelError(f"{path} is not a JSON object")
+        raise ModelError(f"{path} is not a JSON object", hint="copy the model folder again")
     return document

@@ -39,7 +39,7 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     """
     try:
         document = json.loads((folder / names.GRAPH_FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         return None

@@ -68,15 +68,13 @@ def locate(reference: str | os.PathLike[str] | None = None) -> Path:
     RefusedError as `fetch`.
     """
     if reference is None:
-        found: runs.Run | None = runs.latest()
+        reference = runs.latest().model_folder
     elif isinstance(reference, runs.Run):
-        found = reference
+        reference = reference.model_folder
     else:
-        found = runs.find(reference) if isinstance(reference, str) else runs.read(Path(reference))
-    if found is None:
-        return fetch(reference).folder  # type: ignore[arg-type]
-    integrity.check(found.model_folder)
-    return found.model_folder
+        run = runs.find(reference) if isinstance(reference, str) else runs.read(Path(reference))
+        reference = run.model_folder if run else reference
+    return fetch(reference).folder  # which screens runs too: a run folder may be a stranger's
 
 
 def fetch(
@@ -116,6 +114,8 @@ def fetch(
 
     snapshot = _fetch_from_hub(name, revision, wanted)
     screening.check_config(snapshot)
+    # Other programs may have fetched more of the repository into the same folder.
+    screening.check_weights(snapshot, allow_bin=allow_bin)
     return Fetched(snapshot, snapshot.name)
 
 
@@ -172,7 +172,8 @@ def push(
     written for this repository; the folder on disk stays as it is. To push the same model again changes
     nothing. With `dry_run` nothing is written.
     Raises UsageError (repo_id), ModelError (no such model, not made by textclf), RefusedError (a file
-    names this machine), HubError (log-in, rights, a repository that holds something else, network).
+    names this machine, holds a secret, or is a link to another place), HubError (log-in, rights, a
+    repository that holds something else, network).
     """
     _check_repo_id(repo_id)
     assert repo_id is not None
@@ -371,7 +372,10 @@ def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]
         )
     facts = folder.facts_of(cleaned[folder.TEXTCLF], where=folder.TEXTCLF)
     clean = dataclasses.replace(artifact, config=cleaned[folder.CONFIG], facts=facts)
-    return {folder.CARD: card.render(clean, repo_id=repo_id).encode(), **content}
+    content = {folder.CARD: card.render(clean, repo_id=repo_id).encode(), **content}
+    for name, data in content.items():
+        screening.check_publishable(name, data, folder=artifact.folder)
+    return content
 
 
 def _check_code(path: Path, artifact: folder.Artifact) -> None:

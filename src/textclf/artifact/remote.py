@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 ATTEMPTS = 4
+_NO_ANSWER = (JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError)
+"""What the client raises over an answer that is no JSON, or not of the Hub's form."""
 LONGEST_WAIT = 60.0
 """Seconds. The Hub's limits per hour answer with more, and then a person should decide whether to wait."""
 
@@ -45,7 +47,7 @@ def ask(question: Callable[[], Answer], *, about: str, revision: str | None = No
         try:
             with _quiet_client():
                 return question()
-        except (OSError, HFValidationError, JSONDecodeError, RuntimeError) as err:
+        except (OSError, HFValidationError, RuntimeError, *_NO_ANSWER) as err:
             fault = _cause(err)
             wait = _wait(fault, attempt) if isinstance(fault, HfHubHTTPError) else None
             if wait is None or wait > LONGEST_WAIT or attempt == ATTEMPTS - 1:
@@ -71,10 +73,10 @@ def unreachable(err: HubError) -> bool:
 
 
 def endpoint() -> str:
-    """The address of the Hub: `HF_ENDPOINT`, else huggingface.co."""
+    """The address of the Hub: `HF_ENDPOINT`, without a password that it may hold, else huggingface.co."""
     from huggingface_hub import constants
 
-    return str(constants.ENDPOINT)
+    return re.sub(r"(?<=://)[^/@]*@", "", str(constants.ENDPOINT))
 
 
 def _wait(fault: Exception, attempt: int) -> float | None:
@@ -131,7 +133,7 @@ def _explained(err: Exception, about: str, revision: str | None, wait: float | N
         )
     if isinstance(err, errors.HfHubHTTPError):
         return _explained_status(err, about, wait, login)
-    if isinstance(err, (errors.FileMetadataError, JSONDecodeError)):
+    if isinstance(err, (errors.FileMetadataError, *_NO_ANSWER)) and not isinstance(err, errors.HFValidationError):
         return HubError(
             f"{about}: {at} does not answer as the Hub does ({_first_line(err)})",
             hint="check HF_ENDPOINT, and whether a proxy or a log-in page stands in between",

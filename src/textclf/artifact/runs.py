@@ -67,7 +67,10 @@ class Run:
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Split name -> metric name -> value, of the finished model; empty before that."""
-        return self.document.get("metrics") or {}
+        found = self.document.get("metrics")
+        measured = found.items() if isinstance(found, dict) else ()
+        # Others may have written the file: what is no measurement is left out.
+        return {split: one for split, one in measured if isinstance(one, dict) and isinstance(one.get("rows"), int)}
 
     @property
     def model_folder(self) -> Path:
@@ -85,7 +88,7 @@ class Run:
         """The resolved RunConfig as nested values. Raises ModelError where it cannot be read."""
         try:
             document = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as err:
+        except (OSError, ValueError, RecursionError) as err:
             raise ModelError(f"run {self.name}: its {CONFIG} cannot be read: {err}") from err
         return document if isinstance(document, dict) else {}
 
@@ -161,7 +164,7 @@ def read(folder: Path) -> Run | None:
     """The run in a folder, or None where there is none; another program's run.json is none of ours."""
     try:
         document = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return Run(folder, document) if isinstance(document, dict) and document.get("format") == FORMAT else None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import getpass
 import importlib.util
-import json
 import re
 import socket
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 from textclf import paths, plugins
 from textclf.artifact import folder as names
 from textclf.errors import ModelError, RefusedError
+from textclf.redaction import kind_of_secret
 
 _PATH = re.compile(r"(/[^/\s]+/\S|~[^/\s]*/\S|[A-Za-z]:[\\/]|\\\\|file:)")
 """How a text begins that is a path on one machine. `/think` and `/s` are tokens, not paths."""
@@ -24,6 +24,17 @@ _PATH = re.compile(r"(/[^/\s]+/\S|~[^/\s]*/\S|[A-Za-z]:[\\/]|\\\\|file:)")
 OWN_HEAD = "textclf"
 OWN_TYPES = frozenset({OWN_HEAD, "openelm"})
 """Model types that textclf defines: a head, and a decoder. Their code is this package's, never the folder's."""
+
+_ADAPTER = "adapter_config.json"
+_DISTRIBUTED = "shard-*-model-*-of-*.safetensors"
+"""Names at which transformers leaves the weights it was given to read for others: an adapter's, or those of a
+distributed checkpoint."""
+
+_MOST_LAYERS = 10_000
+"""More would be built for hours before anything is compared with the weights."""
+
+_TOKENIZER_CLASS = re.compile(r"(?!Auto)[A-Z]\w*(Tokenizer|TokenizerFast|Backend)", re.ASCII)
+_TEMPLATE_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 _HOMES = re.compile(r"(?:/home|/Users|/root|[A-Za-z]:\\+Users)[\\/]+[^\\/\s\"']+")
 """The home folder of anybody, in the middle of a text."""
@@ -36,23 +47,11 @@ def check_config(folder: Path) -> dict[str, Any]:
     transformers does not know, and RefusedError for what only code from the repository could load.
     """
     path = folder / names.CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        asked = {key for key, value in _items(config) if value}
-    except FileNotFoundError as err:
-        raise ModelError(f"{folder}: no {names.CONFIG}", hint="this is not a model folder") from err
-    except OSError as err:
-        raise ModelError(f"{path} cannot be read: {err.strerror}") from err
-    except (ValueError, RecursionError) as err:
-        raise ModelError(f"{path} is not valid JSON: {err}", hint="copy the model folder again") from err
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is not a JSON object", hint="copy the model folder again")
-    for key in ("trust_remote_code", "custom_pipelines"):
-        if key in asked:
-            raise RefusedError(
-                f"{path} asks for {key}: code from a repository is never run",
-                hint="choose a model of an architecture that transformers has itself",
-            )
+    config = names.read_json(path)
+    asked = {key for key, value in _items(config) if value}
+    for key, value in _items(config):
+        if value:
+            _check_key(key, value, str(path))
     kind = config.get("model_type")
     if kind == OWN_HEAD and isinstance(config.get("text_config"), dict):
         kind = config["text_config"].get("model_type")  # the head is ours; the backbone is what must be known
@@ -73,12 +72,124 @@ def check_config(folder: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path, *, allow_bin: bool = False) -> None:
-    """That a model folder has weights which can be opened safely.
+    """That a model folder has weights which can be opened safely, and nothing that is opened in their stead.
 
-    Raises RefusedError where they exist only in PyTorch's pickle format, unless `allow_bin`, and
-    ModelError where there are none.
+    Raises RefusedError where they exist only in PyTorch's pickle format, unless `allow_bin`, where their index
+    names files outside the folder or of another format, or an adapter or parts of another checkpoint lie beside
+    them, and ModelError where there are none.
     """
-    check_files([file.name for file in folder.iterdir()], where=str(folder), allow_bin=allow_bin)
+    listing = [file.name for file in folder.iterdir()]
+    chosen = check_files(listing, where=str(folder), allow_bin=allow_bin)
+    for name in (_ADAPTER, *fnmatch.filter(listing, _DISTRIBUTED)):
+        if name in listing:
+            raise RefusedError(
+                f"{folder} holds {name}, which transformers would read beside or instead of {chosen[0]}",
+                hint="merge an adapter into its model (merge_and_unload), or move the file elsewhere",
+            )
+    for name in chosen:
+        if name.endswith(".index.json"):
+            _check_index(folder, name)
+
+
+def check_tokenizer_config(folder: Path) -> None:
+    """That what a folder says of its tokenizer is data for transformers, and no more.
+
+    Raises RefusedError for a class that is no tokenizer of transformers' own by its name, or templates named as
+    paths, and ModelError for a file that is no JSON object.
+    """
+    for name in (names.TOKENIZER_CONFIG, names.CONFIG):
+        path = folder / name
+        if not path.is_file():
+            continue
+        settings = names.read_json(path)
+        kind = settings.get("tokenizer_class")
+        if kind and not (isinstance(kind, str) and _TOKENIZER_CLASS.fullmatch(kind)):
+            raise RefusedError(
+                f"{path}: {kind!r:.80} is not the name of a tokenizer of transformers",
+                hint="save the tokenizer with transformers, as tokenizer.json, and give that folder: --tokenizer",
+            )
+        if "auto_map" in settings and kind and not _is_known_tokenizer(str(kind)):
+            raise RefusedError(
+                f"{path}: the tokenizer {kind!r} needs code from its repository, and that is never run",
+                hint="give the folder of a tokenizer that transformers has itself: --tokenizer",
+            )
+        templates = settings.get("chat_template")
+        for template in templates if isinstance(templates, list) else ():
+            title = template.get("name") if isinstance(template, dict) else template
+            if not (isinstance(title, str) and _TEMPLATE_NAME.fullmatch(title)):
+                raise RefusedError(
+                    f"{path}: a chat template is named {title!r:.80}, which would become a path",
+                    hint="take chat_template out of the file; a classifier needs none",
+                )
+
+
+def _check_key(key: str, value: Any, where: str) -> None:
+    """Raises RefusedError for a key of a config, at any depth, that has transformers fetch, open or run something."""
+    if key in ("trust_remote_code", "custom_pipelines"):
+        raise RefusedError(
+            f"{where} asks for {key}: code from a repository is never run",
+            hint="choose a model of an architecture that transformers has itself",
+        )
+    # A name with a slash is a repository of kernels, which are code.
+    kernel = "implementation" in key and any(re.search(r"[/:@\\]", text) for text in _texts(value))
+    if kernel or key in ("kernel_config", "use_kernels"):
+        raise RefusedError(
+            f"{where} asks for {key}: kernels of the Hub are code, and are never run",
+            hint=f"take {key} out of the file",
+        )
+    backbone = key in ("use_pretrained_backbone", "use_timm_backbone") or (key == "backbone" and isinstance(value, str))
+    if backbone:
+        raise RefusedError(
+            f"{where} asks for {key}: a model from another repository is never fetched for it",
+            hint="choose a model that reads texts",
+        )
+    if key == "transformers_weights":
+        raise RefusedError(
+            f"{where} names its weights itself ({value!r:.80})", hint=f"take {key} out; weights lie in {names.WEIGHTS}"
+        )
+    if isinstance(value, int) and re.search(r"layers?$|blocks?$|^depth$", key) and value > _MOST_LAYERS:
+        raise ModelError(f"{where}: {key} is {value:.3g}; no model has so many", hint="copy the model folder again")
+    if key == "quantization_config":
+        raise RefusedError(
+            f"{where}: the weights are quantised, which takes packages and kernels that the file names",
+            hint="choose the same model with weights that are not quantised",
+        )
+
+
+def _check_index(folder: Path, name: str) -> None:
+    """Raises RefusedError where the index of weights in parts names a path, or a file of another format."""
+    path = folder / name
+    parts = names.read_json(path).get("weight_map")
+    if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):
+        raise ModelError(f"{path} does not say where the weights are", hint="copy the model folder again")
+    ending = ".bin" if name in names.PICKLES else ".safetensors"
+    for part in sorted(set(parts.values())):
+        plain = Path(part).name == part and not re.search(r"[\\/:\0]", part)
+        if not plain or not part.endswith(ending):
+            raise RefusedError(
+                f"{path} names {part!r:.120}, which is no {ending} file in its folder",
+                hint="copy the model folder again, from somebody you trust",
+            )
+        if leads_out(folder / part, folder):
+            raise RefusedError(
+                f"{folder / part} is a link to a file elsewhere", hint="put the file itself in the model folder"
+            )
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a file in a model folder is a link to one that is neither in it nor where the Hub's cache keeps files."""
+    if not path.is_symlink():
+        return False
+    # owner--name/snapshots/COMMIT/config.json -> ../../blobs/SHA
+    homes = (folder.resolve(), folder.resolve().parent.parent / "blobs")
+    return not any(path.resolve().is_relative_to(home) for home in homes)
+
+
+def _is_known_tokenizer(kind: str) -> bool:
+    """Whether transformers has a tokenizer of this name; to be asked for those that also name code."""
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    return any(tokenizer_class_from_name(name) is not None for name in (kind, kind.removesuffix("Fast"), f"{kind}Fast"))
 
 
 def check_files(listing: Iterable[str], *, where: str, allow_bin: bool) -> tuple[str, ...]:
@@ -100,7 +211,7 @@ def check_files(listing: Iterable[str], *, where: str, allow_bin: bool) -> tuple
     if not allow_bin:
         raise RefusedError(
             f"{where} has its weights only as {pickles[0]}, in pickle format, which can carry code",
-            hint="if you trust it: --set model.allow_bin=true (it is then opened with weights_only)",
+            hint="if you trust it: --allow-bin, or --set model.allow_bin=true (it is then opened with weights_only)",
         )
     return (names.PICKLES[0],) if names.PICKLES[0] in pickles else tuple(pickles)
 
@@ -148,6 +259,31 @@ def check_traces(text: str, *, where: str) -> None:
         )
 
 
+def check_publishable(name: str, content: bytes | Path, *, folder: Path) -> None:
+    """That a file of a model folder may be published: it lies there itself, and holds no token, key or password.
+
+    Of weights and graphs only what they say in words is looked at: the header of a safetensors file.
+    Raises RefusedError.
+    """
+    if isinstance(content, Path) and leads_out(content, folder):
+        raise RefusedError(
+            f"{name} is a link to a file outside {folder}; nothing was pushed",
+            hint="put the file itself in the model folder, or take the link out",
+        )
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            if content.suffix == ".safetensors":
+                content = file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24))
+            else:
+                content = b"" if content.suffix == ".onnx" else file.read()
+    found = kind_of_secret(content.decode("utf-8", "replace"))
+    if found:
+        raise RefusedError(
+            f"{name} holds what looks like {found}; nothing was pushed",
+            hint="take it out, then push again; if it was ever published, revoke it",
+        )
+
+
 def last_part(text: str) -> str:
     """The name of the file or folder where `text` is a path on one machine, else `text`."""
     return re.split(r"[\\/]", text.rstrip("\\/"))[-1] if _PATH.match(text) else text
@@ -178,6 +314,15 @@ def _items(document: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(document, list):
         for item in document:
             yield from _items(item)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts within a value, keys apart."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 @cache

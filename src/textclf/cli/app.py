@@ -6,17 +6,45 @@ import errno
 import logging
 import os
 import sys
-from contextlib import suppress
-from typing import Annotated, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from textclf import __version__, signals
 from textclf.cli import terminal
 from textclf.errors import TextclfError
+from textclf.redaction import redact
+
+
+class _Commands(TyperGroup):
+    """Typer quotes the command line in its errors, where a file's name may stand: it is made harmless first."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _harmless_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _harmless_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _harmless_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as err:
+        # By what they have: newer Typers bring these classes themselves, older ones have them from Click.
+        if hasattr(err, "format_message") and isinstance(getattr(err, "message", None), str):
+            err.message = terminal.safe_lines(redact(err.message))  # type: ignore[attr-defined]
+        raise
+
 
 app = typer.Typer(
     name="textclf",
+    cls=_Commands,
     help="Turn labelled text into a served classifier.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -56,7 +84,12 @@ def main() -> NoReturn:
     # cores are then four times slower; asleep, they lose a tenth on a machine that does nothing else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signals.own_process()
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    # Kernels of the Hub are code; transformers would fetch some for models that name none.
+    os.environ.setdefault("USE_HUB_KERNELS", "NO")
+    log = logging.StreamHandler(sys.stderr)
+    log.setFormatter(terminal.LogFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[log], level=logging.WARNING)
+    logging.captureWarnings(True)  # they may quote foreign text
     try:
         app()
     except TextclfError as err:
@@ -66,10 +99,13 @@ def main() -> NoReturn:
         _report(f"out of memory: {err}" if str(err) else "out of memory", None)
         sys.exit(6)
     except OSError as err:
+        if err.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            _report(f"{err.strerror}: {err.filename!s:.200}", "give a shorter path, or one without links")
+            sys.exit(2)
         if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS):
             _report_bug(err)
             sys.exit(1)
-        _report(str(err), None)
+        _report(redact(str(err)), None)
         terminal.abandon_output()
         sys.exit(6)
     except Exception as err:  # noqa: BLE001  # the one place that turns a bug into a message
@@ -80,7 +116,7 @@ def main() -> NoReturn:
 
 def _report_bug(err: Exception) -> None:
     _report(
-        f"a bug of textclf: {type(err).__name__}: {err}",
+        redact(f"a bug of textclf: {type(err).__name__}: {err}"),
         "run the command again with --debug, and report what it prints",
     )
 

@@ -42,6 +42,10 @@ def finetune(
         str | None,
         typer.Option(help="Hub id or folder of a tokenizer. Default: the model's own.", show_default=False),
     ] = None,
+    allow_bin: Annotated[
+        bool | None,
+        typer.Option("--allow-bin", help="Open weights that are only in pickle format.", show_default=False),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="A ready-made configuration, such as quickstart.", show_default=False)
     ] = None,
@@ -228,7 +232,7 @@ def finetune(
         if fast and given is not None:
             raise UsageError(f"--fast does not fine-tune, so {flag} says nothing", hint="give one of the two")
     flags = {
-        "name": model, "tokenizer": tokenizer, "dataset": dataset, "text_column": text_column,
+        "name": model, "tokenizer": tokenizer, "allow_bin": allow_bin, "dataset": dataset, "text_column": text_column,
         "text_pair_column": text_pair_column, "label_column": label_column, "form": form,
         "shuffle_choices": shuffle_choices, "overflow": overflow,
         "label_delimiter": label_delimiter, "label_columns": names(label_columns), "columns": names(columns),

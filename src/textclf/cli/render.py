@@ -58,7 +58,7 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
     """A column per split, a row per metric."""
     table = new_table("metric", *metrics)
     for key, name in SHOWN_METRICS.items():
-        values = [one.get(key) for one in metrics.values()]
+        values = [value if isinstance(value := one.get(key), (int, float)) else None for one in metrics.values()]
         if any(value is not None for value in values):
             table.add_row(name, *("-" if value is None else f"{value:.4f}" for value in values))
     table.add_row("texts", *(f"{one['rows']:,}" for one in metrics.values()))

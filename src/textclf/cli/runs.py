@@ -174,7 +174,9 @@ def _state(run: Run) -> str:
 
 def _result(run: Run) -> str:
     """The metric that the run was chosen by, on test where there is one, else on validation."""
-    wanted = ((run.document.get("request") or {}).get("train") or {}).get("metric")
+    request = run.document.get("request")
+    train = request.get("train") if isinstance(request, dict) else None
+    wanted = train.get("metric") if isinstance(train, dict) else None
     for split in ("test", "validation"):
         values = run.metrics.get(split) or {}
         for name in (str(wanted), "accuracy", "micro_f1"):

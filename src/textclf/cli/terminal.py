@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json as jsonlib
+import logging
 import os
 import re
 import select
@@ -12,14 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from textclf.characters import UNSEEN
 from textclf.errors import ResourceError
+from textclf.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-
-# C0 and C1 controls, DEL, line and paragraph separators, bidi controls, lone surrogates, byte order mark.
-# Joiners stay (U+200C, U+200D): Persian and emoji are written with them.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]")
 
 
 @dataclass
@@ -37,7 +36,7 @@ settings = Settings()
 
 def safe(text: str) -> str:
     r"""Foreign text on one line that no terminal acts on: control characters become `\n`, `\x1b`, `\u202e`."""
-    return _UNSAFE.sub(_escape, text)
+    return UNSEEN.sub(_escape, text)
 
 
 def field(text: str) -> str:
@@ -53,7 +52,7 @@ def safe_lines(text: str) -> str:
 def json_line(document: Any) -> str:
     r"""A JSON document on one line; controls that JSON lets through are written as `\uXXXX`, which changes no value."""
     text = jsonlib.dumps(document, ensure_ascii=False, allow_nan=False)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return UNSEEN.sub(_escape_in_json, text)
 
 
 def out() -> Console:
@@ -83,7 +82,7 @@ def show(renderable: RenderableType) -> None:
 def show_json(document: Any) -> None:
     """The one JSON document of a command with `--json`, on stdout."""
     text = jsonlib.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
-    write((_UNSAFE.sub(_escape_in_json, text) + "\n").encode("utf-8"))
+    write((UNSEEN.sub(_escape_in_layout, text) + "\n").encode("utf-8"))
 
 
 def write(data: bytes) -> None:
@@ -124,6 +123,13 @@ def is_live() -> bool:
     return terminal and not settings.quiet and os.environ.get("TERM", "") not in ("", "dumb")
 
 
+class LogFormatter(logging.Formatter):
+    """Log records, tracebacks of other packages included, as messages: harmless on a terminal, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe_lines(redact(super().format(record)))
+
+
 def make_streams_safe() -> None:
     """Printing must not end a run: what the locale cannot say is escaped, and a closed stderr swallows messages."""
     if sys.stderr is None:
@@ -145,9 +151,15 @@ def _console(*, stderr: bool) -> Console:
 def _escape(match: re.Match[str]) -> str:
     char = match[0]
     short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
-    return short or (f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}")
+    code = ord(char)
+    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
 
 
 def _escape_in_json(match: re.Match[str]) -> str:
+    # JSON writes characters beyond U+FFFF as two surrogates.
+    return jsonlib.dumps(match[0])[1:-1] if ord(match[0]) > 0xFFFF else f"\\u{ord(match[0]):04x}"
+
+
+def _escape_in_layout(match: re.Match[str]) -> str:
     # json.dumps has escaped the newlines of values; those left are its own layout.
-    return "\n" if match[0] == "\n" else f"\\u{ord(match[0]):04x}"
+    return "\n" if match[0] == "\n" else _escape_in_json(match)

@@ -122,7 +122,8 @@ def _tables(layout: _Layout, blocks: Iterator[tuple[bytes, bool]]) -> Iterator[p
             table = _csv_table(layout, data, header=header, rows=rows)
         except pa.ArrowInvalid:
             check_utf8(layout.file, data, lines=lines, position=position)
-            raise
+            # Only now: pyarrow prints a traceback where a row that it should name is not UTF-8.
+            table = _csv_table(layout, data, header=header, rows=rows, name_ragged=True)
         yield table
         rows += table.num_rows
         lines += block.count(b"\n")
@@ -137,10 +138,11 @@ def _joined(layout: _Layout, tables: Iterator[pa.Table]) -> Records:
     )
 
 
-def _csv_table(layout: _Layout, data: bytes, *, header: bool, rows: int) -> pa.Table:
+def _csv_table(layout: _Layout, data: bytes, *, header: bool, rows: int, name_ragged: bool = False) -> pa.Table:
     """All fields as text. pyarrow: fast, exact about newlines and quotes, and able to keep `NA` what it is.
 
-    rows: how many come before these.
+    rows: how many come before these. name_ragged: raise DataError that names the first row of another width, not
+    ArrowInvalid.
     """
     from pyarrow import csv
 
@@ -164,7 +166,9 @@ def _csv_table(layout: _Layout, data: bytes, *, header: bool, rows: int) -> pa.T
             column_names=ids,
             skip_rows_after_names=int(header),
         ),
-        parse_options=csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=note),
+        parse_options=csv.ParseOptions(
+            delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=note if name_ragged else None
+        ),
         convert_options=csv.ConvertOptions(
             column_types=dict.fromkeys(ids, pa.large_string()), strings_can_be_null=False
         ),

@@ -6,7 +6,7 @@ import difflib
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,14 @@ from textclf.data.catalog import CATALOG, nearest
 from textclf.data.files import Records
 from textclf.data.forms import Form
 from textclf.data.splits import assign_splits, no_known_split
-from textclf.errors import DataError, HubError
+from textclf.errors import DataError, HubError, RefusedError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
+
+
+_ELSEWHERE = re.compile(r"^[/~]|^[A-Za-z]:|://|::|(?:^|[\\/])\.\.(?:[\\/]|$)")
+"""In a pattern of files: from the root or a home folder, an address, a chain of them, or a way up."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,10 @@ def _hub_records(name: str, split: str, dataset: Any, notes: list[str]) -> Recor
 
 
 def open_hub(repo: str, config: str | None, *, name: str, min_label_count: int | None = None) -> HubSource:
-    """A data set by its id. Raises HubError when it is unknown, gated, or neither reachable nor cached."""
+    """A data set by its id.
+
+    Raises HubError when it is unknown, gated, or neither reachable nor cached, RefusedError as `check_listing`.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
@@ -84,8 +91,30 @@ def open_hub(repo: str, config: str | None, *, name: str, min_label_count: int |
         return _from_cache(repo, config, name, min_label_count, err)
     except (_transport_error(), OSError) as err:
         return _from_cache(repo, config, name, min_label_count, err)
+    check_listing(repo, info.card_data.to_dict() if info.card_data is not None else {})  # type: ignore[no-untyped-call]
     # A short id such as `imdb` has a full one, and only that one can be loaded (datasets 5.2 with hub 2.4).
     return HubSource(name, info.id, config, info.sha, min_label_count)
+
+
+def check_listing(repo: str, card: Mapping[str, Any]) -> None:
+    """That the files which a data set's README lists are its own: `datasets` would open any path or address.
+
+    card: the YAML in front of the README. Raises RefusedError.
+    """
+    configs = card.get("configs")
+    for listed in configs if isinstance(configs, list) else ():
+        asked = [listed.get("data_files"), listed.get("data_dir")] if isinstance(listed, dict) else []
+        while asked:
+            one = asked.pop()
+            if isinstance(one, (list, tuple)):
+                asked += one
+            elif isinstance(one, dict):
+                asked += one.values()
+            elif isinstance(one, str) and _ELSEWHERE.search(one):
+                raise RefusedError(
+                    f"{repo} lists {one!r:.120} among its files, which lies elsewhere",
+                    hint="choose another data set, or download its files and give them as --dataset",
+                )
 
 
 def _from_cache(

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-from textclf import presets
+from textclf import paths, presets
 from textclf.data import files
 from textclf.data.catalog import CATALOG
 from textclf.data.files import Records
@@ -55,9 +55,10 @@ class Source(Protocol):
 def open_source(dataset: str) -> Source:
     """Find a data set: a file or folder, one that we ship, one of the catalog, or a Hub id `owner/name[:config]`.
 
-    Raises DataError (missing or unreadable file, folder without splits) or HubError.
+    Raises DataError (missing or unreadable file, folder without splits), HubError, or RefusedError (a set of the Hub
+    that lists files elsewhere).
     """
-    path = Path(dataset).expanduser()
+    path = paths.expanded(dataset)
     if _exists(path):
         return open_folder(path) if path.is_dir() else open_file(path)
     if dataset in presets.shipped_data():

@@ -25,7 +25,8 @@ from transformers import (
 
 from textclf import plugins
 from textclf.artifact import folder as names
-from textclf.errors import ModelError, RefusedError
+from textclf.artifact import screening
+from textclf.errors import ModelError
 from textclf.labels import LabelSet
 from textclf.model import head_code, openelm
 from textclf.model.head_code import HeadCode, is_code
@@ -274,6 +275,7 @@ def _incomplete(folder: Path, missing: list[str]) -> ModelError:
 
 
 def _config(folder: Path) -> Any:
+    screening.check_config(folder)
     _import_backbone(folder)
     try:
         with silent():
@@ -283,6 +285,8 @@ def _config(folder: Path) -> Any:
         raise ModelError(f"{folder / 'config.json'} is not a config that transformers reads: {first}") from err
     # It names code of the repository it came from, which is never run here, and must not be named by what is saved.
     vars(config).pop("auto_map", None)
+    # How to compute attention is for this machine to choose; a folder's wish may be for a package that is not here.
+    config._attn_implementation = None
     return config
 
 
@@ -318,11 +322,7 @@ def _check_ends(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -
 
 
 def _load(folder: Path, config: Any, *, allow_bin: bool, bare: bool = False) -> tuple[PreTrainedModel, dict[str, Any]]:
-    if not allow_bin and not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
-        raise RefusedError(
-            f"{folder}: the weights are in PyTorch's pickle format (.bin) only, which can carry code",
-            hint="if you trust its author: --set model.allow_bin=true",
-        )
+    screening.check_weights(folder, allow_bin=allow_bin)
     try:
         with silent():
             network, loading = (AutoModel if bare else AutoModelForSequenceClassification).from_pretrained(
@@ -332,6 +332,7 @@ def _load(folder: Path, config: Any, *, allow_bin: bool, bare: bool = False) -> 
                 trust_remote_code=False,
                 local_files_only=True,
                 use_safetensors=None if allow_bin else True,
+                weights_only=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )

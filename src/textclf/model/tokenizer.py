@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from textclf.artifact import screening
 from textclf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a model folder, with a pad token, padding on the right, special literals read as text.
 
-    Raises ModelError where there is none, or none with a Rust core.
+    Raises ModelError where there is none, or none with a Rust core, RefusedError where only code could read it.
     """
+    screening.check_tokenizer_config(folder)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as err:
+    except Exception as err:  # classes of many models raise many kinds, all of them about these files
         raise ModelError(
             f"{folder}: no tokenizer that can be read: {_first_line(err)}",
             hint="a model needs tokenizer.json (or vocab.txt, or a sentencepiece model) beside its weights",
@@ -42,6 +44,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "right"
     tokenizer.truncation_side = "right"
     tokenizer.split_special_tokens = True
+    # A classifier does not chat. Templates would be saved under names that the folder gives them.
+    tokenizer.chat_template = None
+    for key in ("auto_map", "chat_template"):
+        tokenizer.init_kwargs.pop(key, None)
     return tokenizer
 
 

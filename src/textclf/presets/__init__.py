@@ -15,6 +15,7 @@ from typing import Any
 from textclf.errors import ConfigError, DataError
 
 _HERE = resources.files(__name__)
+_MAX_BYTES = 1 << 20
 
 
 def names() -> list[str]:
@@ -51,7 +52,9 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        text = content.decode("utf-8-sig")  # editors on Windows put a byte order mark in front
     except FileNotFoundError as err:
         raise ConfigError(
             f"{path}: no such file", hint="--config takes a YAML or JSON file; --preset takes a name"
@@ -63,6 +66,8 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}, line {line}: not UTF-8 text", hint="save the file as UTF-8") from err
     except (OSError, ValueError) as err:  # ValueError: a path with a NUL in it
         raise ConfigError(f"{path}: cannot be read: {getattr(err, 'strerror', None) or err}") from err
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{path}: over a megabyte, which no config is", hint="--config takes a YAML or JSON file")
     return _parse(text, str(path), is_json=path.suffix.lower() == ".json")
 
 

@@ -68,7 +68,7 @@ def finetune(
     middle of training when a checkpoint was written, elsewhere at once. SIGUSR1 asks for a checkpoint.
     """
     request = resolve(model, dataset, config=config, **settings)
-    run_folder = Path(out).expanduser().resolve() if out is not None else paths.runs_dir() / run_name(request)
+    run_folder = paths.expanded(out).resolve() if out is not None else paths.runs_dir() / run_name(request)
     with signals.watched() as asked:
         try:
             return _run(run_folder, request, overwrite, on_event, asked)
@@ -424,10 +424,10 @@ _INODES = 100
 
 
 def _absolute(reference: str) -> str:
-    path = Path(reference).expanduser()
+    path = paths.expanded(reference)
     return str(path.absolute()) if path.exists() else reference
 
 
 def _absolute_head(head: str) -> str:
     parts = file_and_class(head)
-    return f"{Path(parts[0]).expanduser().absolute()}:{parts[1]}" if parts is not None else head
+    return f"{paths.expanded(parts[0]).absolute()}:{parts[1]}" if parts is not None else head

@@ -1,0 +1,16 @@
+"""Which characters of foreign text no reader sees as they are, or a terminal acts on."""
+
+from __future__ import annotations
+
+import re
+
+UNSEEN = re.compile(
+    # C0 and C1 controls, DEL, line and paragraph separators, lone surrogates.
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    # Marks of direction: a text in which they stand is read in another order than it is written.
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"
+    # Without width: soft hyphen, zero-width space, word joiner and its kin, byte order mark, annotations, tags.
+    "\xad\u180e\u200b\u2060-\u2065\ufeff\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+    # Joiners too, but between characters beyond ASCII: Persian and emoji are written with them.
+    "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
+)
