@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--share", type=float, default=0.6, help="of the texts")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of texts, their order and copies")
     return parser
 
 
@@ -186,6 +186,7 @@ def _write(student: transformers.BertModel, tokenizer: Tokenizer, base: Path, ou
     student.config._attn_implementation = "sdpa"
     student.config._name_or_path = ""
     student.half().save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)
     document = json.loads((out / "config.json").read_text(encoding="utf-8"))
     document["dtype"] = "float32"  # fp16 is for storage; a CPU computes in fp32
     (out / "config.json").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")

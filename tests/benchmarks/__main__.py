@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import accuracy, checking, cold, machine, prediction, profile, report, running, tokenising, training
+from . import accuracy, checking, cold, machine, mini, prediction, profile, report, running, tokenising, training
 from .lines import Contender, Line, Setting
 
 FAMILIES: dict[str, Callable[[Setting], list[Line]]] = {
@@ -22,6 +22,7 @@ FAMILIES: dict[str, Callable[[Setting], list[Line]]] = {
     "tokenising": tokenising.lines,
     "profile": profile.lines,
     "accuracy": accuracy.lines,
+    "mini": mini.lines,
 }
 """A family is a module with `lines(setting)`; its name is how its lines' names begin."""
 DATA = running.ROOT.parent / "shared" / "data"
