@@ -325,8 +325,9 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool, same_data: lis
 def _what_a_larger_model_adds() -> str:
     points = ", ".join(f"{name} {added:+.1f}" for name, added in pretrained.GAINS.items())
     return (
-        f"a larger model may know more: the one that {pretrained.NAME} was made from (91 MB, from the Hub) had more points "
-        f"of test accuracy on our data ({points}), in about {pretrained.TIMES_SLOWER:g} times the time; to try it on yours:"
+        f"a larger model may know more: the one that {pretrained.NAME} was made from (91 MB, from the Hub) had more "
+        f"points of test accuracy on our data ({points}), in about {pretrained.TIMES_SLOWER:g} times the time; "
+        "to try it on yours:"
     )
 
 
