@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "textclf"
 
 FLOORS: list[set[str]] = [
     {"errors", "paths", "atomic", "cpus"},
-    {"labels", "config", "metrics", "presets"},
+    {"labels", "config", "metrics", "intervals", "abstention", "presets"},
     {"data", "artifact"},
     {"model"},
     {"training", "inference"},

@@ -9,12 +9,14 @@ import typer
 from textclf.cli import terminal
 from textclf.cli.command import register
 from textclf.cli.options import (
+    AbstainBelowOpt,
     ColumnsOpt,
     DeviceOpt,
     LabelColumnOpt,
     LabelColumnsOpt,
     LabelDelimiterOpt,
     RuntimeOpt,
+    TargetAccuracyOpt,
     TextColumnOpt,
     TextPairColumnOpt,
     names,
@@ -47,6 +49,8 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    abstain_below: AbstainBelowOpt = None,
+    target_accuracy: TargetAccuracyOpt = None,
     device: DeviceOpt = None,
     runtime: RuntimeOpt = None,
 ) -> None:
@@ -69,6 +73,8 @@ def evaluate(
             label_delimiter=label_delimiter,
             label_columns=names(label_columns),
             columns=names(columns),
+            abstain_below=abstain_below,
+            target_accuracy=target_accuracy,
             device=device or "auto",
             runtime=runtime or "auto",
             on_progress=lambda done, total: display(Phase("score", done, total)),
