@@ -68,7 +68,7 @@ def test_a_clear_difference_is_named_and_two_seeds_are_one_model(models: Path, c
     assert list(found) == ["dataset", "split", "rows", "metric", "models", "differences"]
     assert (found["split"], found["rows"], found["metric"]) == ("test", 30, "accuracy")
     good, poor = found["models"]
-    assert (good["name"], good["runs"]) == ("good-0 (2 seeds)", ["good-0", "good-1"]) and poor["runs"] == ["poor"]
+    assert (good["name"], good["runs"]) == ("good-0 (2 runs)", ["good-0", "good-1"]) and poor["runs"] == ["poor"]
     alone = [textclf.evaluate(models / name).as_dict() for name in ("good-0", "good-1", "poor")]
     accuracies = [one["metrics"]["accuracy"] for one in alone]
     assert good["metrics"]["accuracy"] == pytest.approx(np.mean(accuracies[:2]))
@@ -77,7 +77,7 @@ def test_a_clear_difference_is_named_and_two_seeds_are_one_model(models: Path, c
     (one,) = found["differences"]
     assert one["value"] == pytest.approx(good["metrics"]["accuracy"] - accuracies[2]) and one["mcnemar"] is None
     assert 0 < one["low"] < one["value"] < one["high"]
-    assert one["verdict"].startswith("good-0 (2 seeds) is better than poor by ")
+    assert one["verdict"].startswith("good-0 (2 runs) is better than poor by ")
 
 
 def test_a_model_and_its_copy_do_not_differ(models: Path, tmp_path: Path, cli: Cli) -> None:

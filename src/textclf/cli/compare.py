@@ -102,6 +102,10 @@ def _show(found: Comparison) -> None:
             "-" if model.spread is None else f"{model.spread[found.metric]:.4f}",
         )
     console.print(table)
+    if not found.differences:
+        terminal.say(
+            "these runs differ in nothing but their seed: they are one model, with nothing to be compared with"
+        )
     for one in found.differences:
         test = one.mcnemar
         tested = (

@@ -207,7 +207,7 @@ def _model(group: list[_Scored], draws: dict[str, np.ndarray]) -> Compared:
         )
     found = {name: Interval(*percentiles(draws[name], means[name])) for name in names}
     return Compared(
-        f"{group[0].name} ({len(group)} seeds)",
+        f"{group[0].name} ({len(group)} runs)",
         tuple(one.name for one in group),
         means,
         found,
