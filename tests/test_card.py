@@ -178,3 +178,17 @@ def test_numbers_that_are_none_are_left_out() -> None:
     metrics = front_matter(text)["model-index"][0]["results"][0]["metrics"]
     assert [metric["type"] for metric in metrics] == ["matthews_correlation"]
     assert "nan" not in text
+
+
+def test_card_gives_intervals_and_says_what_a_score_is_worth() -> None:
+    calibrated = artifact(
+        metrics={"test": {"accuracy": 0.9235, "ece": 0.0123}},
+        intervals={"test": {"accuracy": {"low": 0.91, "high": 0.935}, "ece": "odd"}},
+        calibration={"temperature": 1.25, "before": {"test": {"ece": 0.0456}}},
+    )
+    text = card.render(calibrated)
+    assert "| accuracy | 0.9235 (0.9100 to 0.9350) |" in text and "| expected calibration error | 0.0123 |" in text
+    assert "temperature 1.25" in text and "0.0123 off on average" in text and "0.0456 before" in text
+    assert "not calibrated" not in text
+    odd = card.render(artifact(intervals={"test": 3}, calibration={"temperature": "hot", "before": [1]}))
+    assert "not calibrated" in odd and "| accuracy | 0.9235 | 0.9500 |" in odd

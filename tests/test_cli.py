@@ -116,7 +116,8 @@ def test_precedence_is_preset_config_flags_set(cli: Cli, tiny_base: Path, tmp_pa
 def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
     metrics = [
         "rows", "loss", "accuracy", "macro_f1", "weighted_f1", "macro_precision", "weighted_precision", "macro_recall",
-        "weighted_recall", "mcc", "roc_auc", "average_precision", "absent_labels", "question_accuracy",
+        "weighted_recall", "mcc", "roc_auc", "average_precision", "ece", "brier", "absent_labels",
+        "question_accuracy",
     ]  # fmt: skip
     estimate = json.loads(cli("finetune", "-m", tiny_base, "-d", tiny_csv, "--dry-run", "--json").stdout)
     assert list(estimate) == [
@@ -139,8 +140,9 @@ def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tm
 
     report = json.loads(cli("eval", "--json").stdout)
     assert list(report) == [
-        "model", "dataset", "split", "metrics", "per_label", "confusions", "questions", "truncated", "overflow",
-        "seconds",
+        "model", "dataset", "split", "metrics", "intervals", "per_label", "confusions", "reliability", "coverage",
+        "abstention", "questions",
+        "truncated", "overflow", "seconds",
     ]  # fmt: skip
     assert list(report["metrics"]) == metrics
     assert list(report["per_label"][0]) == ["label", "precision", "recall", "f1", "support", "predicted"]

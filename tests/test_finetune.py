@@ -193,7 +193,9 @@ def test_the_best_checkpoint_is_the_one_that_is_kept(metric: str, tiny_base: Pat
     else:  # equal accuracies are told apart by the loss
         best = max(evaluations, key=lambda event: (event.metrics.accuracy, -event.metrics.loss))
     assert run.document["best_step"] == best.step
-    assert run.metrics["validation"]["loss"] == pytest.approx(best.metrics.loss, abs=1e-6)
+    assert run.metrics["validation"]["accuracy"] == best.metrics.accuracy
+    before = json.loads((run.model_folder / "textclf.json").read_text())["calibration"]["before"]["validation"]
+    assert before["loss"] == pytest.approx(best.metrics.loss, abs=1e-6)
 
 
 def test_patience_stops_early(tiny_base: Path, tiny_csv: Path) -> None:

@@ -402,13 +402,14 @@ def test_eval_json_is_as_documented(trained: Path, cli: Any) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert list(report) == [
-        "model", "dataset", "split", "metrics", "per_label", "label_errors", "questions", "truncated", "overflow",
-        "seconds",
+        "model", "dataset", "split", "metrics", "intervals", "per_label", "label_errors", "reliability", "coverage",
+        "abstention", "questions",
+        "truncated", "overflow", "seconds",
     ]  # fmt: skip
     assert list(report["metrics"]) == [
         "rows", "labels_per_text", "predicted_per_text", "loss", "micro_f1", "macro_f1", "samples_f1", "weighted_f1",
         "micro_precision", "micro_recall", "macro_precision", "macro_recall", "subset_accuracy", "hamming_loss", "lrap",
-        "ranking_loss", "coverage_error", "absent_labels",
+        "ranking_loss", "coverage_error", "ece", "brier", "absent_labels",
     ]  # fmt: skip
     assert [set(one) for one in report["per_label"]] == [
         {"label", "precision", "recall", "f1", "support", "predicted"}

@@ -11,7 +11,9 @@ import numpy as np
 
 from textclf.labels import LabelSet
 
-LOWER_IS_BETTER = frozenset({"loss", "hamming_loss", "ranking_loss", "coverage_error"})
+LOWER_IS_BETTER = frozenset({"loss", "hamming_loss", "ranking_loss", "coverage_error", "ece", "brier"})
+BINS = 15
+"""Of confidence, all as wide, as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class Metrics:
         which no average includes. weighted_*: the mean weighted by each label's rows.
     mcc: Matthews correlation, -1 to 1; 0 for a model that always answers the same.
     roc_auc, average_precision: of the second label, with two labels that both occur; else None.
+    ece: expected calibration error, 0 to 1: how far confidence, the probability of the answer, and the share of right
+        answers lie apart, the mean over 15 bins of confidence weighted by their rows (Guo et al. 2017).
+    brier: mean squared distance of probabilities and targets, summed over labels, 0 to 2.
     question_accuracy: share of questions whose best choice is the right one; None where rows are no questions.
     """
 
@@ -39,6 +44,8 @@ class Metrics:
     mcc: float
     roc_auc: float | None
     average_precision: float | None
+    ece: float
+    brier: float
     absent_labels: tuple[str, ...]
     question_accuracy: float | None = None
 
@@ -67,6 +74,8 @@ class MultiLabelMetrics:
     lrap: label ranking average precision; a text without labels counts 1.
     ranking_loss: share of pairs of a right and a wrong label that stand in the wrong order. coverage_error: how far
         down the ranking all labels of a text are found, in labels.
+    ece: expected calibration error, 0 to 1: how far probability and the share of texts that have the label lie apart,
+        the mean over 15 bins of the probabilities of all pairs. brier: mean squared distance of the two over all pairs.
     """
 
     rows: int
@@ -86,6 +95,8 @@ class MultiLabelMetrics:
     lrap: float
     ranking_loss: float
     coverage_error: float
+    ece: float
+    brier: float
     absent_labels: tuple[str, ...]
 
     HEADLINE: ClassVar = ("micro_f1", "macro_f1")
@@ -167,11 +178,11 @@ def _measure(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -
     present_C = support_C > 0
     macro = [float(values_C[present_C].mean()) for values_C in scores]
     weighted = [float(np.average(values_C, weights=support_C)) for values_C in scores]
-    of_target_N = probs_NC[np.arange(len(targets_N)), targets_N].astype(np.float64)
+    losses = _means(row_losses(targets_N, probs_NC, label_set))
     both = len(label_set) == 2 and bool(present_C.all())
     return Metrics(
         rows=len(targets_N),
-        loss=float(-np.log(np.maximum(of_target_N, np.finfo(np.float32).tiny)).mean()),
+        loss=losses["loss"],
         accuracy=float((decided_N == targets_N).mean()),
         macro_precision=macro[0],
         macro_recall=macro[1],
@@ -182,6 +193,8 @@ def _measure(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -
         mcc=_mcc(targets_N, decided_N),
         roc_auc=float(roc_auc_score(targets_N, probs_NC[:, 1])) if both else None,
         average_precision=float(average_precision_score(targets_N, probs_NC[:, 1])) if both else None,
+        ece=expected_calibration_error(targets_N, probs_NC, label_set),
+        brier=losses["brier"],
         absent_labels=tuple(name for name, present in zip(label_set.names, present_C, strict=True) if not present),
     )
 
@@ -197,12 +210,12 @@ def _measure_multi(targets_NC: np.ndarray, probs_NC: np.ndarray, label_set: Labe
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         targets_NC, decided_NC, average="micro", zero_division=0.0
     )
-    of_target_NC = np.where(targets_NC, probs_NC, 1 - probs_NC).astype(np.float64)
+    means = _means(row_losses(targets_NC, probs_NC, label_set) | label_ranking(targets_NC, probs_NC))
     return MultiLabelMetrics(
         rows=len(targets_NC),
         labels_per_text=float(support_C.sum() / len(targets_NC)),
         predicted_per_text=float(decided_NC.sum() / len(targets_NC)),
-        loss=float(-np.log(np.maximum(of_target_NC, np.finfo(np.float32).tiny)).mean()),
+        loss=means["loss"],
         micro_precision=float(precision),
         micro_recall=float(recall),
         micro_f1=float(f1),
@@ -213,9 +226,11 @@ def _measure_multi(targets_NC: np.ndarray, probs_NC: np.ndarray, label_set: Labe
         samples_f1=float(metrics.f1_score(targets_NC, decided_NC, average="samples", zero_division=1.0)),
         subset_accuracy=float((decided_NC == targets_NC).all(axis=1).mean()),
         hamming_loss=float((decided_NC != targets_NC).mean()),
-        lrap=float(metrics.label_ranking_average_precision_score(targets_NC, probs_NC)),
-        ranking_loss=float(metrics.label_ranking_loss(targets_NC, probs_NC)),
-        coverage_error=float(metrics.coverage_error(targets_NC, probs_NC)),
+        lrap=means["lrap"],
+        ranking_loss=means["ranking_loss"],
+        coverage_error=means["coverage_error"],
+        ece=expected_calibration_error(targets_NC, probs_NC, label_set),
+        brier=means["brier"],
         absent_labels=tuple(name for name, present in zip(label_set.names, present_C, strict=True) if not present),
     )
 
@@ -281,6 +296,104 @@ def confusions(targets_N: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet)
         )
         for target, predicted in pairs
     )
+
+
+def row_losses(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> dict[str, np.ndarray]:
+    """The `loss` and the `brier` score of each row, whose means are the metrics: (rows,) float64 each."""
+    if label_set.multi:
+        of_target_NC = np.where(targets, probs_NC, 1 - probs_NC).astype(np.float64)
+        log_NC = np.log(np.maximum(of_target_NC, np.finfo(np.float32).tiny))
+        return {"loss": -log_NC.mean(axis=1), "brier": np.square(1 - of_target_NC).mean(axis=1)}
+    of_target_N = probs_NC[np.arange(len(targets)), targets].astype(np.float64)
+    squares_N = np.square(probs_NC.astype(np.float64)).sum(axis=1)
+    return {
+        "loss": -np.log(np.maximum(of_target_N, np.finfo(np.float32).tiny)),
+        "brier": np.maximum(squares_N - 2 * of_target_N + 1, 0),
+    }
+
+
+def confidence_gaps(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> np.ndarray:
+    """Confidence minus truth (1 or 0) of each row, in the bin of its confidence: (rows, BINS) float64, 0 elsewhere.
+
+    Of a multi-label set the mean of all its pairs of text and label.
+    """
+    if label_set.multi:
+        confidence, truth = probs_NC.astype(np.float64), targets
+    else:
+        confidence = probs_NC.max(axis=1, keepdims=True).astype(np.float64)
+        truth = (label_set.decide(probs_NC) == targets)[:, np.newaxis]
+    place = bins_of(confidence) + BINS * np.arange(len(targets))[:, np.newaxis]
+    gaps = np.bincount(place.ravel(), weights=(confidence - truth).ravel(), minlength=len(targets) * BINS)
+    return gaps.reshape(-1, BINS) / confidence.shape[1]  # type: ignore[no-any-return]
+
+
+def bins_of(confidence: np.ndarray) -> np.ndarray:
+    """The number of the bin of each confidence, 0 to 1: of the same shape, int64 below BINS."""
+    return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+
+
+def expected_calibration_error(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> float:
+    """How far confidence and truth lie apart, see `Metrics.ece`: 0 to 1."""
+    return float(np.abs(confidence_gaps(targets, probs_NC, label_set).mean(axis=0)).sum())
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of a confidence from `low` to `high`: their mean confidence, and the share of them that are right.
+
+    Of a multi-label set, pairs of text and label: mean probability, and the share of texts that have the label.
+    """
+
+    low: float
+    high: float
+    rows: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> tuple[Bin, ...]:
+    """The bins of confidence that are not empty, the lowest first: what `ece` is the mean distance in."""
+    if label_set.multi:
+        confidence, truth = probs_NC.ravel().astype(np.float64), targets.ravel()
+    else:
+        confidence, truth = probs_NC.max(axis=1).astype(np.float64), label_set.decide(probs_NC) == targets
+    place = bins_of(confidence)
+    rows_B, sure_B, true_B = (
+        np.bincount(place, weights=weight, minlength=BINS) for weight in (None, confidence, truth.astype(np.float64))
+    )
+    return tuple(
+        Bin(number / BINS, (number + 1) / BINS, int(rows), float(sure_B[number] / rows), float(true_B[number] / rows))
+        for number, rows in enumerate(rows_B.tolist())
+        if rows
+    )
+
+
+def label_ranking(targets_NC: np.ndarray, probs_NC: np.ndarray) -> dict[str, np.ndarray]:
+    """`lrap`, `ranking_loss` and `coverage_error` of each row, whose means are the metrics: (rows,) float64 each.
+
+    As scikit-learn's, which gives the means alone: of equal probabilities the wrong label stands first.
+    """
+    labels = targets_NC.shape[1]
+    order_NC = np.argsort(-probs_NC, axis=1, kind="stable")
+    probs_NC, true_NC = np.take_along_axis(probs_NC, order_NC, 1), np.take_along_axis(targets_NC, order_NC, 1) > 0
+    ends_NC = np.full(probs_NC.shape, labels - 1)  # of each group of equal probabilities
+    ends_NC[:, :-1] = np.where(probs_NC[:, :-1] != probs_NC[:, 1:], np.arange(labels - 1), labels)
+    ends_NC = np.minimum.accumulate(ends_NC[:, ::-1], axis=1)[:, ::-1]
+    above_NC = np.take_along_axis(np.cumsum(true_NC, axis=1), ends_NC, 1)
+    rank_NC = ends_NC + 1
+    count_N = true_NC.sum(axis=1)
+    trivial_N = (count_N == 0) | (count_N == labels)
+    precision_N = (true_NC * above_NC / rank_NC).sum(axis=1) / np.maximum(count_N, 1)
+    misplaced_N = (true_NC * (rank_NC - above_NC)).sum(axis=1) / np.maximum(count_N * (labels - count_N), 1)
+    return {
+        "lrap": np.where(trivial_N, 1.0, precision_N),
+        "ranking_loss": np.where(trivial_N, 0.0, misplaced_N),
+        "coverage_error": (true_NC * rank_NC).max(axis=1).astype(np.float64),
+    }
+
+
+def _means(values: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(of_rows.mean()) for name, of_rows in values.items()}
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:

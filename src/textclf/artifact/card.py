@@ -38,6 +38,8 @@ _METRICS = {
     "roc_auc": ("ROC AUC", "roc_auc"),
     "average_precision": ("average precision", "average_precision"),
     "loss": ("loss (cross-entropy, nats)", "loss"),
+    "ece": ("expected calibration error", "ece"),
+    "brier": ("Brier score", "brier_score"),
 }
 
 _CHANCE = {"question_chance": ("accuracy of questions, answered at random", "")}
@@ -277,7 +279,7 @@ def _results(facts: folder.Facts) -> str:
         return "## Results\n\nNone are recorded for this model. Measure it on texts of your own before you rely on it."
     values = {split: _numbers(facts.metrics[split]) for split in splits}
     rows = [
-        [words, *(f"{values[split][name]:.4f}" if name in values[split] else "" for split in splits)]
+        [words, *(_with_interval(facts, split, name, values[split].get(name)) for split in splits)]
         for name, (words, _) in {"question_accuracy": _METRICS["question_accuracy"], **_CHANCE, **_METRICS}.items()
         if any(name in values[split] for split in splits)
     ]
@@ -288,7 +290,22 @@ def _results(facts: folder.Facts) -> str:
         if "test" in splits
         else "\n\nThe weights were chosen by these same validation texts, so new texts will fare somewhat worse."
     )
-    return f"## Results\n\n{_table(['', *splits], rows, numbers_from=1)}{chosen if 'validation' in splits else ''}"
+    sure = "\n\nIn brackets: 95 % intervals, for texts drawn like these." if facts.intervals else ""
+    return (
+        f"## Results\n\n{_table(['', *splits], rows, numbers_from=1)}{sure}{chosen if 'validation' in splits else ''}"
+    )
+
+
+def _with_interval(facts: folder.Facts, split: str, name: str, value: float | None) -> str:
+    """A metric as a cell, with its interval where it is known."""
+    if value is None:
+        return ""
+    known = facts.intervals.get(split)
+    interval = known.get(name) if isinstance(known, dict) else None
+    ends = _numbers(interval) if isinstance(interval, dict) else {}
+    if not {"low", "high"} <= set(ends):
+        return f"{value:.4f}"
+    return f"{value:.4f} ({ends['low']:.4f} to {ends['high']:.4f})"
 
 
 def _training(facts: folder.Facts, base: str, dataset: str) -> str:
@@ -339,7 +356,7 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
             if artifact.label_set.multi
             else "a text that fits none still gets one, maybe with a high score."
         ),
-        "Its scores are not calibrated: 0.9 does not mean right nine times in ten.",
+        _calibrated(facts),
         f"It reads {_reach(facts)}" + ("." if facts.overflow == "window" else "; the rest is cut off unseen."),
         "It reads English."
         if _on_shipped(facts)
@@ -374,6 +391,23 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
     if unmeasured:
         limits.append(f"No text of {_some(unmeasured)} was among those it was measured on ({_split_reported(facts)}).")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _calibrated(facts: folder.Facts) -> str:
+    """What a score is worth, in words."""
+    temperature = _numbers(facts.calibration).get("temperature")
+    split = _split_reported(facts)
+    after = _numbers(facts.metrics.get(split, {})).get("ece")
+    before = facts.calibration.get("before")
+    of_split = before.get(split) if isinstance(before, dict) else None
+    once = _numbers(of_split).get("ece") if isinstance(of_split, dict) else None
+    if temperature is None or after is None or once is None:
+        return "Its scores are not calibrated: 0.9 does not mean right nine times in ten."
+    return (
+        f"Its scores are calibrated on validation texts (temperature {temperature:.3g}, in the weights already): on "
+        f"{split} they are {after:.4f} off on average (expected calibration error; {once:.4f} before). For texts of "
+        "another kind they may be far off."
+    )
 
 
 def _reach(facts: folder.Facts) -> str:

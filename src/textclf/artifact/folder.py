@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from textclf import atomic
+from textclf.abstention import read_curve, threshold_for
 from textclf.config import PLACE, Overflow
-from textclf.errors import ModelError
+from textclf.errors import ModelError, UsageError
 from textclf.labels import LabelSet
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class Facts:
     label_counts: label name -> rows in train.
     thresholds: probability from which each label is given, in the order of the labels, where a text may have several;
         None: 0.5 for all, or one label a text.
+    intervals: split name -> metric name -> low and high, its 95 % interval.
+    calibration: how scores were made to mean what they say, on validation: `temperature`, which divided the weights of
+        the last layer already; `rows`; `before`, split -> loss, ece and brier without it; `coverage`, a list of
+        threshold, coverage and accuracy, None where a text may have several labels. {} where nothing is known.
     splits: split name -> rows.
     config: the resolved RunConfig as nested values; paths in it are reduced to their last part.
     environment: textclf, python, torch, transformers versions and the kind of device.
@@ -91,6 +96,8 @@ class Facts:
     label_counts: dict[str, int] = field(default_factory=dict)
     thresholds: Sequence[float] | None = None
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -133,6 +140,36 @@ class Artifact:
     def overflow(self) -> Overflow:
         """What becomes of longer texts."""
         return self.facts.overflow if self.facts is not None else "truncate"  # type: ignore[return-value]
+
+    def threshold(self, *, abstain_below: float | None, target_accuracy: float | None) -> float | None:
+        """From which confidence on this model shall answer: as given, or where its answers to validation were right as
+        often as `target_accuracy`; None for always.
+
+        Raises UsageError for both, for a model of several labels a text, where it has no coverage curve, or where no
+        threshold reaches the target.
+        """
+        if abstain_below is None and target_accuracy is None:
+            return None
+        if abstain_below is not None and target_accuracy is not None:
+            raise UsageError("--abstain-below and --target-accuracy both set the threshold", hint="give one of them")
+        for name, value in (("--abstain-below", abstain_below), ("--target-accuracy", target_accuracy)):
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"{name} is {value}; it is a share, from 0 to 1")
+        if self.label_set.multi:
+            raise UsageError(
+                "this model gives a text any number of labels, none included: it need not abstain",
+                hint="--threshold says from which score on a label is given",
+            )
+        if target_accuracy is None:
+            return abstain_below
+        document = self.facts.calibration.get("coverage") if self.facts is not None else None
+        if document is None:
+            raise UsageError(
+                f"{self.folder} does not say how right it was on validation, so --target-accuracy has nothing "
+                "to choose by",
+                hint="fine-tune it anew with this textclf, or give a threshold by --abstain-below",
+            )
+        return threshold_for(read_curve(document, where=str(self.folder)), target_accuracy).threshold
 
     def tokenizer(self) -> Tokenizer:
         """The Rust tokenizer in the folder. Raises ModelError where it cannot be read."""
@@ -201,6 +238,9 @@ def facts_of(document: dict[str, Any], *, where: str) -> Facts:
             f"{where}: max_length {max_length!r} is not a whole number of tokens, 4 or more",
             hint="copy the model folder again",
         )
+    for key in ("calibration", "intervals"):
+        if not isinstance(document.get(key, {}), dict):
+            raise ModelError(f"{where}: {key} are no values by name", hint="copy the model folder again")
     if not isinstance(columns, dict):
         raise ModelError(f"{where}: columns are not names by what they hold", hint="copy the model folder again")
     known = Facts.__dataclass_fields__

@@ -42,6 +42,7 @@ class Layout:
     threshold: an answer with a lower score has no label.
     model: how the json document names the model.
     several: an answer is any number of labels; the threshold has been applied already.
+    abstains: the model may abstain, and an answer then says why.
     form: what the model reads: `text`, `pair`, or for questions `binary` or `multiclass`.
     """
 
@@ -51,6 +52,7 @@ class Layout:
     threshold: float | None = None
     model: str = ""
     several: bool = False
+    abstains: bool = False
     form: str = "text"
 
     @property
@@ -59,7 +61,9 @@ class Layout:
         return self.form in ("binary", "multiclass")
 
     def scores(self, prediction: Prediction) -> list[tuple[str | None, float]]:
-        """Labels and scores, None in place of a label below the threshold."""
+        """Labels and scores, None in place of a label below the threshold, or where the model abstains."""
+        if prediction.abstained is not None:
+            return [(None, prediction.score)]
         floor = self.threshold
         return [(None if floor is not None and score < floor else label, score) for label, score in prediction.scores]
 
@@ -92,9 +96,12 @@ def _cells(prediction: Prediction, layout: Layout, field: Callable[[str], str]) 
         names = BETWEEN.join(field(label or "").replace(BETWEEN, r"\x7c") for label, _ in scores)
         return [names, BETWEEN.join(f"{score:.6g}" for _, score in scores), *_texts(prediction, field)]
     pairs = [cell for label, score in scores for cell in (field(label or ""), f"{score:.6g}")]
+    if layout.abstains:
+        pairs.append(prediction.abstained or "")
     if prediction.choices is not None:
         # A question may have fewer choices than labels were asked for; columns stay where they are.
-        pairs += [""] * (2 * min(layout.pairs or 1, len(layout.labels)) - len(pairs))
+        if layout.pairs is not None:
+            pairs += [""] * (2 * min(layout.pairs, len(layout.labels)) - len(pairs))
         return [*pairs, field(prediction.choice or "" if scores[0][0] else ""), field(prediction.text)]
     return [*pairs, *_texts(prediction, field)]
 
@@ -107,7 +114,7 @@ def _csv_header(layout: Layout) -> str:
     label = "answer" if layout.answers_questions else "label"
     texts = ["choice", "question"] if layout.answers_questions else ["text"] + ["text_pair"] * (layout.form == "pair")
     if layout.pairs is None:
-        scored = ["labels", "scores"] if layout.several else [label, "score"]
+        scored = ["labels", "scores"] if layout.several else [label, "score", *["reason"] * layout.abstains]
         return _csv_record([*scored, *texts])
     count = min(layout.pairs, len(layout.labels))
     return _csv_record([f"{name}_{rank}" for rank in range(1, count + 1) for name in (label, "score")] + texts)
@@ -139,7 +146,7 @@ def _object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
     if prediction.choices is not None:
         return _question_object(prediction, layout)
     if layout.pairs is None:
-        return {**texts, **scores[0]}
+        return {**texts, **scores[0], **_reason(prediction, layout)}
     return {**texts, "scores": scores}
 
 
@@ -153,7 +160,12 @@ def _question_object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
         "choice": None if label is None else prediction.choice,
         "score": float(f"{score:.8g}"),
         "scores": [float(f"{one:.8g}") for one in prediction.choice_scores or ()],
+        **_reason(prediction, layout),
     }
+
+
+def _reason(prediction: Prediction, layout: Layout) -> dict[str, str | None]:
+    return {"reason": prediction.abstained} if layout.abstains else {}
 
 
 def _document(windows: Iterable[Sequence[Prediction]], layout: Layout, *, begun: bool) -> Iterator[str]:
@@ -189,13 +201,18 @@ def _table(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[
         text = terminal.safe(_in_table(prediction)[:_TABLE_TEXT])
         for label, score in layout.scores(prediction):
             name, style = ("-", "dim") if label is None else (names[label], "bold")
-            yield row(name, f"{score:.3f}", text, style)
+            yield row(name, f"{score:.3f}{_reason_cell(prediction.abstained, layout)}", text, style)
             text = ""  # once per text, beside its best label
         if not prediction.scores:
             yield row("-", "", text, "dim")
 
     chunks = ("".join(line for prediction in window for line in rows(prediction)) for window in windows)
-    return _after(row("label", "score", "text", "dim"), chunks, even_alone=False)
+    return _after(row("label", f"score{_reason_cell('reason', layout)}", "text", "dim"), chunks, even_alone=False)
+
+
+def _reason_cell(reason: str | None, layout: Layout) -> str:
+    """As wide whether there is an answer or not; nothing where the model always answers."""
+    return f"  {reason or '':26}" if layout.abstains else ""
 
 
 def _in_table(prediction: Prediction) -> str:

@@ -9,6 +9,7 @@ import typer
 from textclf.cli import terminal
 from textclf.cli.command import register
 from textclf.cli.options import (
+    AbstainBelowOpt,
     ColumnsOpt,
     DeviceOpt,
     HeadCodeOpt,
@@ -16,6 +17,7 @@ from textclf.cli.options import (
     LabelColumnsOpt,
     LabelDelimiterOpt,
     RuntimeOpt,
+    TargetAccuracyOpt,
     TextColumnOpt,
     TextPairColumnOpt,
     names,
@@ -48,6 +50,8 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    abstain_below: AbstainBelowOpt = None,
+    target_accuracy: TargetAccuracyOpt = None,
     device: DeviceOpt = None,
     runtime: RuntimeOpt = None,
     head: HeadCodeOpt = None,
@@ -71,6 +75,8 @@ def evaluate(
             label_delimiter=label_delimiter,
             label_columns=names(label_columns),
             columns=names(columns),
+            abstain_below=abstain_below,
+            target_accuracy=target_accuracy,
             device=device or "auto",
             runtime=runtime or "auto",
             head=head,

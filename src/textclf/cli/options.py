@@ -148,6 +148,20 @@ HeadCodeOpt = Annotated[
         show_default=False,
     ),
 ]
+AbstainBelowOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--abstain-below", min=0, max=1, metavar="SCORE", show_default=False,
+        help="Give no answer whose score is lower.",
+    ),
+]  # fmt: skip
+TargetAccuracyOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--target-accuracy", min=0, max=1, metavar="SHARE", show_default=False,
+        help="Abstain as often as it took for this share of the answers to be right on validation.",
+    ),
+]  # fmt: skip
 
 
 def names(columns: str | None) -> tuple[str, ...] | None:

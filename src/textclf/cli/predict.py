@@ -17,7 +17,15 @@ import typer
 from textclf import __version__, atomic
 from textclf.cli import answers, terminal
 from textclf.cli.command import register
-from textclf.cli.options import DeviceOpt, HeadCodeOpt, RuntimeOpt, TextColumnOpt, TextPairColumnOpt
+from textclf.cli.options import (
+    AbstainBelowOpt,
+    DeviceOpt,
+    HeadCodeOpt,
+    RuntimeOpt,
+    TargetAccuracyOpt,
+    TextColumnOpt,
+    TextPairColumnOpt,
+)
 from textclf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +63,8 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, metavar="SCORE", help="Below it a label is not given.", show_default=False),
     ] = None,
+    abstain_below: AbstainBelowOpt = None,
+    target_accuracy: TargetAccuracyOpt = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -109,6 +119,11 @@ def predict(
     Where the score is below --threshold, the label is empty (null in json)
     and the score stays.
 
+    --abstain-below and --target-accuracy do so too, and say why: in tsv and
+    csv a column after the score, empty where there is an answer; in json
+    "reason", null where there is one. --target-accuracy chooses the score by
+    what the model file says of its answers to validation texts.
+
     A model that gives a text any number of labels, none included, writes them
     and their scores with | between them in tsv and csv (\x7c is a | in a name),
     and in json {"text", "labels": [...], "scores": {label: score}}. A label is
@@ -125,11 +140,18 @@ def predict(
     from textclf.inference import reading, runtimes
 
     runtimes.check(runtime or "auto", device)
+    abstains = abstain_below is not None or target_accuracy is not None
+    for flag, other in (("--threshold", threshold), ("--top-k", top_k)):
+        if abstains and other is not None:
+            raise UsageError(f"{flag} does not go with --abstain-below or --target-accuracy", hint="leave one out")
     stdin = sys.stdin.buffer if sys.stdin is not None else None
     # Input first: what is wrong with it is said at once, not after seconds of loading a model.
     columns = reading.Wanted(text_column=text_column, text_pair_column=text_pair_column)
     reading.check_inputs(paths, columns, stdin=stdin)
     artifact = folder.read(hub.locate(reference))
+    floor = artifact.threshold(abstain_below=abstain_below, target_accuracy=target_accuracy)
+    if target_accuracy is not None:
+        terminal.say(f"answers from a score of {floor:.4f} on, which {target_accuracy:g} on validation asks for")
     if text_pair_column is not None and artifact.form != "pair":
         raise UsageError("--text-pair-column was given, but this model reads no pairs of texts")
     trained_on = artifact.facts.columns if artifact.facts is not None else {}
@@ -149,17 +171,20 @@ def predict(
         pairs=top_k,
         threshold=threshold,
         model=predictor.name,
+        abstains=abstains,
         several=predictor.artifact.label_set.multi,
         form=predictor.artifact.form,
     )
     encoding = sys.stdout.encoding if wanted == "table" and destination is None and sys.stdout is not None else "utf-8"
-    how = [dataclasses.asdict(layout), dataclasses.asdict(columns), runtime, device, __version__]
+    how = [dataclasses.asdict(layout), dataclasses.asdict(columns), runtime, device, floor, __version__]
     can_resume = reading.STDIN not in paths and wanted != "table"
     of = [how, _stamps([*map(Path, paths), *sorted(artifact.folder.rglob("*"))])] if can_resume else None
     with _file(destination, of) as file:
         count.go_on(file.state)
         rest = itertools.islice(windows, count.windows, None)
-        predictions = count.counted(predictor.window_predictions(rest, top_k=top_k, threshold=threshold))
+        predictions = count.counted(
+            predictor.window_predictions(rest, top_k=top_k, threshold=threshold, abstain_below=floor)
+        )
         synced_at = time.monotonic()
         try:
             for chunk in answers.written(predictions, layout, begun=count.windows > 0):

@@ -11,8 +11,10 @@ from textclf.cli.progress import duration
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from textclf.abstention import Abstention
     from textclf.evaluation.evaluation import EvalReport
     from textclf.evaluation.questions import QuestionReport
+    from textclf.intervals import Interval
     from textclf.metrics import LabelErrors
     from textclf.training.estimate import Estimate
 
@@ -36,6 +38,8 @@ SHOWN_METRICS = {
     "ranking_loss": "ranking loss",
     "coverage_error": "coverage error",
     "loss": "loss",
+    "ece": "calibration error",
+    "brier": "Brier score",
     "roc_auc": "ROC-AUC",
     "average_precision": "average precision",
     "labels_per_text": "labels a text",
@@ -54,14 +58,25 @@ MOST_ROWS = 25
 """Rows of a table on a terminal; the rest is counted, and `--json` holds all."""
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A column per split, a row per metric."""
-    table = new_table("metric", *metrics)
+def metrics_table(
+    metrics: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Mapping[str, Interval]] | None = None
+) -> Table:
+    """A column per split, a row per metric, and with `intervals` of each split a column of these after it."""
+    columns = [name for split in metrics for name in ([split, "95 % interval"] if intervals else [split])]
+    table = new_table("metric", *columns)
     for key, name in SHOWN_METRICS.items():
         values = [value if isinstance(value := one.get(key), (int, float)) else None for one in metrics.values()]
-        if any(value is not None for value in values):
-            table.add_row(name, *("-" if value is None else f"{value:.4f}" for value in values))
-    table.add_row("texts", *(f"{one['rows']:,}" for one in metrics.values()))
+        if all(value is None for value in values):
+            continue
+        cells = []
+        for split, value in zip(metrics, values, strict=True):
+            cells.append("-" if value is None else f"{value:.4f}")
+            if intervals:
+                interval = intervals[split].get(key)
+                cells.append("" if interval is None else f"{interval.low:.4f} to {interval.high:.4f}")
+        table.add_row(name, *cells)
+    blank = [""] if intervals else []
+    table.add_row("texts", *(cell for one in metrics.values() for cell in (f"{one['rows']:,}", *blank)))
     return table
 
 
@@ -71,7 +86,9 @@ def show_report(report: EvalReport) -> None:
     if report.questions is not None:
         console.print(_questions_table(report.questions))
         _say_rest(len(report.questions.subjects), "subjects")
-    console.print(metrics_table({report.split: report.metrics.as_dict()}))
+    console.print(metrics_table({report.split: report.metrics.as_dict()}, {report.split: report.intervals}))
+    if report.abstention is not None:
+        console.print(_abstention_table(report.abstention))
     labels = new_table("label", "precision", "recall", "F1", "texts", "predicted", caption="labels, lowest F1 first")
     ranked = sorted(report.per_label, key=lambda one: (one.f1 is None, one.f1 or 0.0, one.label))
     for one in ranked[:MOST_ROWS]:
@@ -130,6 +147,17 @@ def _questions_table(report: QuestionReport) -> Table:
     for name, one in (("all", report.all), *ranked[:MOST_ROWS]):
         interval = f"{one.low:.3f} to {one.high:.3f}"
         table.add_row(foreign(name), f"{one.accuracy:.4f}", interval, f"{one.chance:.3f}", f"{one.questions:,}")
+    return table
+
+
+def _abstention_table(one: Abstention) -> Table:
+    accuracy = "-" if one.accuracy is None else f"{one.accuracy:.4f} ({one.low:.4f} to {one.high:.4f})"
+    table = new_table("abstention", "value", caption="of texts whose best score reaches the threshold")
+    table.add_row("threshold", f"{one.threshold:.4f}")
+    if one.target is not None:
+        table.add_row("accuracy aimed at", f"{one.target:.4f}")
+    table.add_row("answered", f"{one.answered:,} ({one.coverage:.1%})")
+    table.add_row("accuracy of answers", accuracy)
     return table
 
 

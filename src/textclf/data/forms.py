@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,10 @@ import pyarrow as pa
 from textclf.data.choices import CORRECT, LETTERS, VERDICTS, choice_scores, shown
 from textclf.data.questions import CHOICES, LIST, SUBJECT
 from textclf.data.rows import PAIR, QUESTION, Rows
+
+if TYPE_CHECKING:
+    from textclf.intervals import Answers
+    from textclf.labels import LabelSet
 
 Form: TypeAlias = Literal["binary", "multiclass"]
 
@@ -83,6 +87,11 @@ class Questions:
         scores_QK = choice_scores(probs_NC, self.count_Q, labels, binary=self.binary)
         return scores_QK.argmax(axis=1) == self.answer_Q  # type: ignore[no-any-return]
 
+    def scores(self, probs_NC: np.ndarray, labels: Mapping[str, int]) -> np.ndarray:
+        """The probability of each question's best choice: (questions,) float32. labels: as of `right`."""
+        scores_QK = choice_scores(probs_NC, self.count_Q, labels, binary=self.binary)
+        return scores_QK.max(axis=1).astype(np.float32)  # type: ignore[no-any-return]
+
 
 def questions_of(rows: Rows) -> Questions | None:
     """The questions that the rows of a form make up; None for texts of another kind."""
@@ -100,6 +109,22 @@ def questions_of(rows: Rows) -> Questions | None:
     right_N = np.array([label == CORRECT for label in labels])
     answer_Q = np.flatnonzero(right_N) - first_Q
     return Questions(number_N, count_Q, answer_Q, tuple(subjects[index] or "" for index in first_Q), binary=True)
+
+
+def answers_of(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet, questions: Questions | None) -> Answers:
+    """What a model said to rows, and to the questions that they make up. probs_NC: (rows, num_labels) float32."""
+    from textclf.intervals import Answers
+
+    if questions is None:
+        return Answers(targets=targets, probs_NC=probs_NC, label_set=label_set)
+    return Answers(
+        targets=targets,
+        probs_NC=probs_NC,
+        label_set=label_set,
+        question_N=questions.number_N,
+        right_Q=questions.right(probs_NC, label_set.label2id),
+        score_Q=questions.scores(probs_NC, label_set.label2id),
+    )
 
 
 def _with(rows: Rows, **columns: pa.Array) -> Rows:

@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 
 from textclf import atomic
+from textclf.abstention import Abstention, CoveragePoint, abstain, as_points, coverage_curve
 from textclf.artifact import folder, hub, runs
 from textclf.artifact.runs import Run
-from textclf.data.encoding import encode_rows
-from textclf.data.forms import questions_of
+from textclf.data.encoding import Encoded, encode_rows
+from textclf.data.forms import answers_of, questions_of
 from textclf.data.preparation import prepare, read_labelled
 from textclf.data.rows import Rows
 from textclf.errors import DataError, GateError, UsageError
 from textclf.evaluation.questions import QuestionReport, report_questions
 from textclf.inference import runtimes
+from textclf.intervals import Answers, Interval, intervals
 from textclf.labels import LabelSet
 from textclf.metrics import (
     LOWER_IS_BETTER,
     AnyMetrics,
+    Bin,
     Confusion,
     LabelErrors,
     LabelMetrics,
@@ -34,6 +37,7 @@ from textclf.metrics import (
     label_errors,
     measure,
     measure_labels,
+    reliability,
 )
 
 
@@ -45,17 +49,24 @@ class EvalReport:
     choices were answered, None for other data; `metrics` then are of rows, which in form binary are single choices.
     confusions: every confused pair, most often first, where a text has one label. label_errors: labels that were
     missed or wrongly added, where it may have several. The other is None.
+    intervals: the 95 % interval of every metric that is defined, by its name. reliability: how confidence and truth go
+    together, by bins of confidence. coverage: what answering the surest texts only would bring, None where a text may
+    have several labels; abstention: what it brought at the threshold that was asked for, None where none was.
     """
 
     model: str
     dataset: str
     split: str
     metrics: AnyMetrics
+    intervals: dict[str, Interval]
     per_label: tuple[LabelMetrics, ...]
     confusions: tuple[Confusion, ...] | None
     label_errors: tuple[LabelErrors, ...] | None
     truncated: int
     seconds: float
+    reliability: tuple[Bin, ...]
+    coverage: tuple[CoveragePoint, ...] | None
+    abstention: Abstention | None = None
     overflow: str = "truncate"
     questions: QuestionReport | None = None
 
@@ -67,8 +78,12 @@ class EvalReport:
             "dataset": self.dataset,
             "split": self.split,
             "metrics": self.metrics.as_dict(),
+            "intervals": {name: asdict(one) for name, one in self.intervals.items()},
             "per_label": [asdict(one) for one in self.per_label],
             **{name: [asdict(one) for one in found] for name, found in mistakes.items() if found is not None},
+            "reliability": [asdict(one) for one in self.reliability],
+            "coverage": None if self.coverage is None else as_points(self.coverage),
+            "abstention": None if self.abstention is None else asdict(self.abstention),
             "questions": None if self.questions is None else asdict(self.questions),
             "truncated": self.truncated,
             "overflow": self.overflow,
@@ -123,6 +138,8 @@ def evaluate(
     label_delimiter: str | None = None,
     label_columns: tuple[str, ...] | None = None,
     columns: tuple[str, ...] | None = None,
+    abstain_below: float | None = None,
+    target_accuracy: float | None = None,
     device: str = "auto",
     runtime: str = "auto",
     head: str | None = None,
@@ -132,33 +149,71 @@ def evaluate(
 
     model: run, run name, folder or Hub id; None is the latest finished run. dataset: another data set with the
     same label names; None is the one that the run was made from, split as it was then. split: None is test
-    where there is one, else validation. device, runtime, head: as for `load`. on_progress: called with texts
-    done and texts in all.
+    where there is one, else validation. abstain_below, target_accuracy: report what answering from a threshold on
+    brings, given as it is or as the accuracy on validation that chooses it. device, runtime, head: as for
+    `load`. on_progress: called with texts done and texts in all.
 
-    Raises UsageError where a model without a run is given no data set, DataError for labels that the model
-    does not know (file and row), and what reading the model and the data raises.
+    Raises UsageError where a model without a run is given no data set or the threshold cannot be had, DataError for
+    labels that the model does not know (file and row), and what reading the model and the data raises.
     """
     runtimes.check(runtime, device)
-    place = hub.locate(model)
-    artifact = folder.read(place)
-    run = run_of(artifact)
-    if dataset is not None:
-        split, name = split or "test", Path(dataset).name if Path(dataset).exists() else str(dataset)
-        rows = read_labelled(
-            dataset,
-            split=split,
-            text_column=text_column,
-            text_pair_column=text_pair_column,
-            label_column=label_column,
-            label_delimiter=label_delimiter,
-            label_columns=label_columns,
-            columns=columns,
-            form=artifact.form,
-        )
-    else:
-        rows, split, name = own_rows(artifact, split)
-    targets_N = targets(rows, artifact.label_set)
+    artifact = folder.read(hub.locate(model))
+    threshold = artifact.threshold(abstain_below=abstain_below, target_accuracy=target_accuracy)
+    rows, split, name = labelled_rows(
+        artifact,
+        dataset,
+        split,
+        text_column=text_column,
+        text_pair_column=text_pair_column,
+        label_column=label_column,
+        label_delimiter=label_delimiter,
+        label_columns=label_columns,
+        columns=columns,
+    )
     started = time.monotonic()
+    answers, encoded = answer(artifact, rows, device=device, runtime=runtime, head=head, on_progress=on_progress)
+    targets_N, probs_NC, label_set = answers.targets, answers.probs_NC, artifact.label_set
+    metrics, questions = measured(answers), questions_of(rows)
+    report = EvalReport(
+        model=runs.title(artifact.folder),
+        dataset=name,
+        split=split,
+        metrics=metrics,
+        intervals=intervals(answers, metrics),
+        per_label=measure_labels(targets_N, probs_NC, label_set),
+        confusions=confusions(targets_N, probs_NC, label_set),
+        label_errors=label_errors(targets_N, probs_NC, label_set),
+        reliability=reliability(targets_N, probs_NC, label_set),
+        coverage=None if label_set.multi else coverage_curve(answers.confidence, answers.right),
+        abstention=None
+        if threshold is None
+        else abstain(answers.confidence, answers.right, threshold, target=target_accuracy),
+        truncated=encoded.texts_cut,
+        seconds=time.monotonic() - started,
+        overflow=artifact.overflow,
+        questions=None if questions is None else report_questions(questions, probs_NC, label_set),
+    )
+    run = run_of(artifact)
+    if run is not None and dataset is None:
+        atomic.write_json(run.folder / runs.EVALUATIONS / f"{split}.json", report.as_dict())
+    return report
+
+
+def answer(
+    artifact: folder.Artifact,
+    rows: Rows,
+    *,
+    device: str = "auto",
+    runtime: str = "auto",
+    head: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Answers, Encoded]:
+    """What a model says to labelled rows, beside what is true, and the rows as it read them.
+
+    Raises DataError for labels that the model does not know (file and row), and what reading the model raises.
+    """
+    label_set = artifact.label_set
+    targets_N = targets(rows, label_set)
     computing = runtimes.open_runtime(artifact, device=device, runtime=runtime, head=head)
     encoded = encode_rows(
         rows, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt, overflow=artifact.overflow
@@ -167,29 +222,16 @@ def evaluate(
         encoded, on_progress=(lambda done: on_progress(done, len(encoded))) if on_progress is not None else None
     )
     runtimes.check_finite(logits_RC, artifact)
-    probs_NC = artifact.label_set.probabilities(encoded.per_text(logits_RC))
-    metrics = measure(targets_N, probs_NC, artifact.label_set)
-    answered = None
-    questions = questions_of(rows)
-    if questions is not None and isinstance(metrics, Metrics):
-        answered = report_questions(questions, probs_NC, artifact.label_set)
-        metrics = replace(metrics, question_accuracy=answered.all.accuracy)
-    report = EvalReport(
-        model=runs.title(place),
-        dataset=name,
-        split=split,
-        metrics=metrics,
-        per_label=measure_labels(targets_N, probs_NC, artifact.label_set),
-        confusions=confusions(targets_N, probs_NC, artifact.label_set),
-        label_errors=label_errors(targets_N, probs_NC, artifact.label_set),
-        truncated=encoded.texts_cut,
-        seconds=time.monotonic() - started,
-        overflow=artifact.overflow,
-        questions=answered,
-    )
-    if run is not None and dataset is None:
-        atomic.write_json(run.folder / runs.EVALUATIONS / f"{split}.json", report.as_dict())
-    return report
+    probs_NC = label_set.probabilities(encoded.per_text(logits_RC))
+    return answers_of(targets_N, probs_NC, label_set, questions_of(rows)), encoded
+
+
+def measured(answers: Answers) -> AnyMetrics:
+    """The metrics of answers, of questions included."""
+    metrics = measure(answers.targets, answers.probs_NC, answers.label_set)
+    if answers.right_Q is not None and isinstance(metrics, Metrics):
+        metrics = replace(metrics, question_accuracy=float(answers.right_Q.mean()))
+    return metrics
 
 
 def check(report: EvalReport, gates: list[Gate]) -> None:
@@ -202,6 +244,18 @@ def check(report: EvalReport, gates: list[Gate]) -> None:
 def run_of(artifact: folder.Artifact) -> Run | None:
     """The run that made a model, where the model still lies in it."""
     return runs.read(artifact.folder.parent) if artifact.folder.name == runs.MODEL else None
+
+
+def labelled_rows(
+    artifact: folder.Artifact, dataset: str | Path | None, split: str | None, **columns: Any
+) -> tuple[Rows, str, str]:
+    """The rows that a model is to be measured on, the split's name, the data set's name: those of `dataset`, whose
+    columns are called so, or those of the model's own data. Raises what `own_rows` and `read_labelled` do."""
+    if dataset is None:
+        return own_rows(artifact, split)
+    split = split or "test"
+    rows = read_labelled(dataset, split=split, form=artifact.form, **columns)
+    return rows, split, Path(dataset).name if Path(dataset).exists() else str(dataset)
 
 
 def own_rows(artifact: folder.Artifact, split: str | None) -> tuple[Rows, str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Prediction:
     scores: label names and their probabilities, best first, as many as were asked for, else those of `labels`. Of a
         question with choices, letters: A is the first choice, and the probabilities of all of them sum to 1.
     truncated: the text had more tokens than the model reads at once, and what `model.overflow` says became of it.
+    abstained: why the text gets no label though one is the best, None where it gets one; `labels` is then ().
     text_pair: the second text of a pair. choices: of a question; choice_scores: their probabilities, in their order.
     """
 
@@ -43,11 +44,12 @@ class Prediction:
     text_pair: str | None = None
     choices: tuple[str, ...] | None = None
     choice_scores: tuple[float, ...] | None = None
+    abstained: str | None = None
 
     @property
-    def label(self) -> str:
-        """The most probable label. With a multi-label model ask for `labels`: there may be none."""
-        return self.scores[0][0]
+    def label(self) -> str | None:
+        """The most probable label, None where the model abstains. With a multi-label model ask for `labels`."""
+        return self.scores[0][0] if self.abstained is None else None
 
     @property
     def score(self) -> float:
@@ -56,13 +58,13 @@ class Prediction:
 
     @property
     def index(self) -> int | None:
-        """Position, from 0, of the best choice of a question; None for other texts."""
-        return None if self.choices is None else LETTERS.index(self.label)
+        """Position, from 0, of the best choice of a question; None for other texts, and where the model abstains."""
+        return None if self.choices is None or self.label is None else LETTERS.index(self.label)
 
     @property
     def choice(self) -> str | None:
-        """The best choice of a question; None for other texts."""
-        return None if self.choices is None else self.choices[LETTERS.index(self.label)]
+        """The best choice of a question; None for other texts, and where the model abstains."""
+        return None if self.choices is None or self.index is None else self.choices[self.index]
 
 
 class Predictor:
@@ -112,27 +114,53 @@ class Predictor:
         return np.concatenate([empty, *(self._score(window)[0] for window in reading.windows(self._checked(texts)))])
 
     def predictions(
-        self, texts: Iterable[Item], *, top_k: int | None = None, threshold: float | None = None
+        self,
+        texts: Iterable[Item],
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        abstain_below: float | None = None,
+        target_accuracy: float | None = None,
     ) -> Iterator[Prediction]:
         """One prediction per text, in order, while texts are still being read; memory does not grow with their number.
 
         top_k: give the scores of so many labels, best first; None: of the labels that the text is given.
         threshold: with a multi-label model, a label is given from this probability on, in place of the model's own.
+        abstain_below: with any other, give no answer of a lower score; target_accuracy: choose that score so that this
+        share of the answers was right on validation.
 
         Texts are taken in windows of up to a few thousand; `window_predictions` leaves the cutting to you.
-        Raises UsageError for a str in place of many texts, a text that is none of this model's, or a top_k below 1.
+        Raises UsageError for a str in place of many texts, a text that is none of this model's, a top_k below 1, or a
+        threshold to abstain by that cannot be had.
         """
-        windows = self.window_predictions(reading.windows(self._checked(texts)), top_k=top_k, threshold=threshold)
+        windows = self.window_predictions(
+            reading.windows(self._checked(texts)),
+            top_k=top_k,
+            threshold=threshold,
+            abstain_below=abstain_below,
+            target_accuracy=target_accuracy,
+        )
         return (prediction for window in windows for prediction in window)
 
     def window_predictions(
-        self, windows: Iterable[Sequence[Item]], *, top_k: int | None = None, threshold: float | None = None
+        self,
+        windows: Iterable[Sequence[Item]],
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        abstain_below: float | None = None,
+        target_accuracy: float | None = None,
     ) -> Iterator[list[Prediction]]:
         """The predictions of each window of texts as soon as it is there. A window is held and computed as a whole."""
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is {top_k}; it is the number of labels per text, 1 or more")
         label_set = self.artifact.label_set if threshold is None else self.artifact.label_set.with_threshold(threshold)
-        return (self._answer(window, label_set, top_k) for window in windows)
+        floor = self.artifact.threshold(abstain_below=abstain_below, target_accuracy=target_accuracy)
+        if floor is None:
+            return (self._answer(window, label_set, top_k) for window in windows)
+        if top_k is not None:
+            raise UsageError("a model that may abstain gives one label or none; top_k asks for several")
+        return ([_or_none(one, floor) for one in self._answer(window, label_set, None)] for window in windows)
 
     def _answer(self, texts: Sequence[Item], label_set: LabelSet, top_k: int | None) -> list[Prediction]:
         if self._answers_questions:
@@ -276,6 +304,13 @@ def load(
     check(runtime, device)
     artifact = folder.read(hub.locate(reference))
     return Predictor(artifact, open_runtime(artifact, device=device, runtime=runtime, head=head))
+
+
+def _or_none(prediction: Prediction, floor: float) -> Prediction:
+    """The prediction, or none where its score is lower than the floor."""
+    if np.float32(prediction.score) >= np.float32(floor):
+        return prediction
+    return replace(prediction, labels=(), abstained=f"its score is below {floor:.4g}")
 
 
 def _text(text: object, where: str) -> Item:

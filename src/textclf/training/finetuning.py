@@ -11,7 +11,7 @@ import shutil
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,27 @@ import transformers
 
 import textclf
 from textclf import atomic, paths, presets, pretrained, signals
+from textclf.abstention import as_points, coverage_curve
 from textclf.artifact import card, folder, integrity, runs
 from textclf.artifact.folder import Facts
 from textclf.artifact.runs import Run
 from textclf.artifact.screening import last_part
 from textclf.config import RunConfig, as_dict, build, by_field, check_complete, file_and_class
+from textclf.data.forms import answers_of
 from textclf.data.preparation import Prepared, prepare
 from textclf.errors import InterruptedRun, ModelError, ResourceError, TextclfError, UsageError
-from textclf.metrics import AnyMetrics
+from textclf.intervals import Answers, intervals
+from textclf.metrics import AnyMetrics, measure
 from textclf.model import head_code
 from textclf.model.device import Device
 from textclf.model.exporting import write_graph
 from textclf.model.head_code import is_code
 from textclf.model.modeling_textclf import POOLINGS, head_key
 from textclf.training import checkpoint
+from textclf.training.calibration import cool, fit_temperature
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.head import choose_head, with_head
-from textclf.training.learning import make_learning, measure_split, split_probabilities
+from textclf.training.learning import make_learning, measure_split, split_logits
 from textclf.training.loop import fit
 from textclf.training.thresholds import fit_thresholds
 from textclf.training.trackers import JsonlTracker, Tolerant
@@ -213,9 +217,17 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     """Score the best weights, write the artifact, and close the run."""
     bench.classifier.merge_lora()  # what is measured is what is saved
     measurable = [split for split in ("validation", "test") if split in bench.encoded]
-    probs: dict[str, np.ndarray] = {split: split_probabilities(bench, split, observe) for split in measurable}
-    bench = _with_thresholds(bench, probs["validation"], observe)
+    logits: dict[str, np.ndarray] = {split: split_logits(bench, split, observe) for split in measurable}
+    bench, temperature = _with_decisions(bench, logits["validation"], observe)
+    label_set = bench.prepared.label_set
+    probs = {split: label_set.probabilities(logits_NC / temperature) for split, logits_NC in logits.items()}
     measured = {split: measure_split(bench, split, probs_NC) for split, probs_NC in probs.items()}
+    answers = {
+        split: answers_of(bench.targets[split], probs_NC, label_set, bench.questions.get(split))
+        for split, probs_NC in probs.items()
+    }
+    calibration = _calibration(bench, temperature, logits, answers["validation"])
+    observe(Notice(_calibrated(calibration, measured)))
     best = f"the best {bench.config.train.metric} on validation was at step {progress.best_step} of {progress.step}"
     if progress.best_step == 0 and progress.step:
         best += ": fine-tuning did not improve on what it began with, and that stays"
@@ -227,13 +239,17 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     for split in metrics.keys() & bench.questions.keys():
         metrics[split]["question_chance"] = bench.questions[split].chance
     head_code.remember(bench.classifier.head_record)
+    known = {
+        split: {name: asdict(one) for name, one in intervals(answers[split], measured[split]).items()}
+        for split in measured
+    }
     bench.classifier.restore_vocabulary()
     observe(Phase("write the model"))
     with atomic.new_folder(run.folder / runs.MODEL) as draft:
         bench.classifier.save(draft)
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
         bench.tokenizer.save_pretrained(draft)
-        folder.write_facts(draft, _facts(bench, metrics))
+        folder.write_facts(draft, _facts(bench, metrics, known, calibration))
         observe(Phase("trace and check the ONNX graph"))
         try:
             write_graph(folder.read(draft), bench.encoded["validation"])
@@ -255,21 +271,48 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     return run
 
 
-def _with_thresholds(bench: Workbench, probs_NC: np.ndarray, observe: Observer) -> Workbench:
-    """The workbench with the decision rule that is best on validation, whose probabilities these are."""
-    config = bench.config.train
+def _with_decisions(bench: Workbench, logits_NC: np.ndarray, observe: Observer) -> tuple[Workbench, float]:
+    """The workbench with what validation, whose logits these are, says of decisions, and what divides all logits now.
+
+    The temperature first, then thresholds of the probabilities that it leads to.
+    """
+    config, label_set, targets = bench.config.train, bench.prepared.label_set, bench.targets["validation"]
     assert config.metric is not None
-    if not bench.prepared.label_set.multi:
-        return bench
-    label_set, said = fit_thresholds(
-        bench.targets["validation"],
-        probs_NC,
-        bench.prepared.label_set,
-        metric=config.metric,
-        seed=config.seed,
-    )
-    observe(Notice(said))
-    return replace(bench, prepared=replace(bench.prepared, label_set=label_set))
+    temperature = fit_temperature(targets, logits_NC, label_set)
+    if not cool(bench, temperature):
+        observe(Notice("scores stay as they are: something that is not linear follows the last layer"))
+        temperature = 1.0
+    if label_set.multi:
+        probs_NC = label_set.probabilities(logits_NC / temperature)
+        label_set, said = fit_thresholds(targets, probs_NC, label_set, metric=config.metric, seed=config.seed)
+        observe(Notice(said))
+    return replace(bench, prepared=replace(bench.prepared, label_set=label_set)), temperature
+
+
+def _calibration(
+    bench: Workbench, temperature: float, logits: Mapping[str, np.ndarray], validation: Answers
+) -> dict[str, Any]:
+    """What textclf.json says of scores. logits: of each split, before; validation: its answers, now."""
+    label_set = bench.prepared.label_set
+    before = {
+        split: measure(bench.targets[split], label_set.probabilities(logits_NC), label_set)
+        for split, logits_NC in logits.items()
+    }
+    return {
+        "temperature": temperature,
+        "rows": len(validation.targets),
+        "before": {split: {"loss": one.loss, "ece": one.ece, "brier": one.brier} for split, one in before.items()},
+        "coverage": None if label_set.multi else as_points(coverage_curve(validation.confidence, validation.right)),
+    }
+
+
+def _calibrated(calibration: Mapping[str, Any], measured: Mapping[str, AnyMetrics]) -> str:
+    """The temperature and what it did, in words."""
+    changes = [
+        f"{split} {before['ece']:.4f} before, {measured[split].ece:.4f} after"
+        for split, before in calibration["before"].items()
+    ]
+    return f"temperature {calibration['temperature']:.3g}; calibration error: {'; '.join(changes)}"
 
 
 def _split_gap(measured: Mapping[str, AnyMetrics]) -> str | None:
@@ -288,7 +331,12 @@ def _split_gap(measured: Mapping[str, AnyMetrics]) -> str | None:
     )
 
 
-def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
+def _facts(
+    bench: Workbench,
+    metrics: dict[str, dict[str, Any]],
+    intervals: dict[str, dict[str, Any]],
+    calibration: dict[str, Any],
+) -> Facts:
     prepared, config = bench.prepared, as_dict(bench.config)
     config["data"]["dataset"] = prepared.name
     config["model"]["name"] = bench.base_name
@@ -313,6 +361,8 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
         label_counts=dict(prepared.label_counts["train"]),
         thresholds=prepared.label_set.thresholds,
         metrics=metrics,
+        intervals=intervals,
+        calibration=calibration,
         config=config,
         environment=_environment(bench.device),
     )

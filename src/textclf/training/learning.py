@@ -74,10 +74,15 @@ def measure_split(bench: Workbench, split: str, probs_NC: np.ndarray) -> AnyMetr
     return metrics
 
 
-def split_probabilities(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
+def split_logits(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
     """Score a split with the weights as they are: (rows, num_labels) float32."""
     total = len(bench.encoded[split])
     logits_NC = score(
         bench.classifier, bench.encoded[split], on_progress=lambda done: observe(Phase(f"score {split}", done, total))
     )
-    return bench.prepared.label_set.probabilities(bench.encoded[split].per_text(logits_NC))
+    return bench.encoded[split].per_text(logits_NC)
+
+
+def split_probabilities(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
+    """The probabilities that the weights as they are give to a split: (rows, num_labels) float32."""
+    return bench.prepared.label_set.probabilities(split_logits(bench, split, observe))

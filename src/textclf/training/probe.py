@@ -191,7 +191,7 @@ def _descend(
     The sum of their losses has its minimum where each has its own, and one matrix product serves all: several times
     faster than scikit-learn's OneVsRestClassifier, which goes through the features once for each label.
     """
-    from scipy.optimize import minimize  # type: ignore[import-untyped]
+    from scipy.optimize import minimize
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.reshape(start.shape)
