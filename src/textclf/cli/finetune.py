@@ -29,6 +29,7 @@ from textclf.cli.options import (
     TextPairColumnOpt,
     ValidationSizeOpt,
     as_flags,
+    given,
     names,
 )
 
