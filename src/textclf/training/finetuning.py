@@ -10,6 +10,7 @@ import platform
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from textclf.metrics import AnyMetrics
 from textclf.model.device import Device
 from textclf.model.exporting import write_graph
 from textclf.training import checkpoint
+from textclf.training.baselines import measure_baselines
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.head import choose_head, with_head
 from textclf.training.learning import make_learning, measure_split, split_probabilities
@@ -105,7 +107,11 @@ def resolve(
     # Absolute, so that the same command from another folder is not taken for the same run.
     return replace(
         merged,
-        data=replace(merged.data, dataset=_absolute(merged.data.dataset)),
+        data=replace(
+            merged.data,
+            dataset=_absolute(merged.data.dataset),
+            corrections=_absolute(merged.data.corrections) if merged.data.corrections is not None else None,
+        ),
         model=replace(
             merged.model,
             name=_absolute(merged.model.name),
@@ -131,7 +137,13 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
     # Which head it was is in the resolved config that the first sitting wrote.
     bench = with_head(bench, run.config["model"]["head"]) if resume is not None else choose_head(bench, observe)
     atomic.write_json(run.folder / runs.CONFIG, as_dict(bench.config))
+    baselines = run.document.get("baselines", [])
+    if resume is None and bench.config.train.baselines:
+        began = time.monotonic()
+        baselines = [one.as_dict() for one in measure_baselines(bench, observe)]
+        bench = replace(bench, spent=bench.spent + time.monotonic() - began)
     run = run.update(
+        baselines=baselines,
         state="running",
         message=None,
         dataset=bench.prepared.name,
@@ -186,7 +198,7 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
         bench.classifier.save(draft)
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
         bench.tokenizer.save_pretrained(draft)
-        folder.write_facts(draft, _facts(bench, metrics))
+        folder.write_facts(draft, _facts(bench, metrics, run.document["baselines"]))
         (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
         observe(Phase("trace and check the ONNX graph"))
         try:
@@ -240,10 +252,12 @@ def _split_gap(measured: Mapping[str, AnyMetrics]) -> str | None:
     )
 
 
-def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
+def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]], baselines: list[dict[str, Any]]) -> Facts:
     prepared, config = bench.prepared, as_dict(bench.config)
     config["data"]["dataset"] = prepared.name
     config["model"]["name"] = bench.base_name
+    if prepared.corrected is not None:
+        config["data"]["corrections"] = prepared.corrected.file
     if bench.config.model.tokenizer is not None:
         config["model"]["tokenizer"] = short_name(bench.config.model.tokenizer)
     return Facts(
@@ -263,6 +277,7 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
         label_counts=dict(prepared.label_counts["train"]),
         thresholds=prepared.label_set.thresholds,
         metrics=metrics,
+        baselines=baselines,
         config=config,
         environment=_environment(bench.device),
     )
