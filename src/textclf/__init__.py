@@ -17,6 +17,7 @@ _PUBLIC = {
     "prepare": "textclf.data.preparation",
     "finetune": "textclf.training.finetuning",
     "evaluate": "textclf.evaluation.evaluation",
+    "audit": "textclf.evaluation.audit",
     "export": "textclf.evaluation.exporting",
     "load": "textclf.inference.prediction",
     "push": "textclf.artifact.hub",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from textclf.artifact.hub import push as push
     from textclf.data.preparation import prepare as prepare
     from textclf.errors import TextclfError as TextclfError
+    from textclf.evaluation.audit import audit as audit
     from textclf.evaluation.evaluation import evaluate as evaluate
     from textclf.evaluation.exporting import export as export
     from textclf.inference.prediction import load as load
