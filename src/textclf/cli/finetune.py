@@ -309,7 +309,7 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool) -> None:
         terminal.show_json({"run": run.name, "folder": str(run.folder), "artifact": str(run.model_folder), **document})
         return
     terminal.out().print(metrics_table(run.metrics))
-    if run.document["baselines"]:
+    if run.document.get("baselines"):
         terminal.out().print(baselines_table(run.document["baselines"], run.metrics, run.document["seconds"]))
     reference = run.name if out is None else str(run.folder)
     terminal.say(f"model: {run.model_folder}")
