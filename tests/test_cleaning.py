@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textclf.data import cleaning, quality
-from textclf.data.rows import make_rows
+from textclf.data.rows import codes, make_rows
 from textclf.errors import DataError
 
 
@@ -82,16 +82,31 @@ def test_empty_means_missing_or_white_space_only():
     assert cleaning.fill_empty(rows).texts[:3] == ["", "", " \t\n\u00a0"]
 
 
-def test_overlap_counts_copies_and_those_under_another_label():
+def numbers(*parts):
+    columns = [codes(list(parts), name) for name in ("text", "label")]
+    return list(zip(*columns, strict=True))
+
+
+def test_overlap_finds_copies_and_those_under_another_label():
     train = rows_of([("x", "a"), ("y", "a"), ("y", "b"), ("z", "b")])
     other = rows_of([("new", "a"), ("x", "b"), ("y", "b"), ("x", "a"), ("X", "a")])
-    assert quality.overlap(train, other) == quality.Overlap(rows=3, conflicting=1, example=1)
+    found = quality.overlap(*numbers(train, other))
+    assert found.shared.tolist() == [False, True, True, True, False]
+    assert found.conflicting.tolist() == [False, True, False, False, False]
 
 
-def test_copies_and_conflicts_in_train():
-    train = rows_of([("x", "a"), ("y", "a"), ("y", "b"), ("x", "a"), ("z", "b")])
-    assert quality.duplicates(train) == 2
-    assert quality.conflicts(train) == [1, 2]
+def test_overlap_by_pairs_of_near_texts():
+    train = rows_of([("x", "a"), ("y", "b"), ("z", "b")])
+    other = rows_of([("p", "a"), ("q", "a"), ("x", "a")])  # numbers 3, 4 and 0
+    found = quality.overlap(*numbers(train, other), np.array([[0, 3], [1, 4], [2, 4], [3, 4]]))
+    assert found.shared.tolist() == [True, True, False]
+    assert found.conflicting.tolist() == [False, True, False]
+
+
+def test_repeats_and_conflicts_in_train():
+    texts_N, labels_N = numbers(rows_of([("x", "a"), ("y", "a"), ("y", "b"), ("x", "a"), ("z", "b")]))[0]
+    assert quality.repeats(texts_N).tolist() == [False, False, True, True, False]
+    assert quality.conflicts(texts_N, labels_N).tolist() == [False, True, True, False, False]
 
 
 def test_lookalike_labels_differ_by_case_or_blanks():
@@ -105,6 +120,6 @@ def test_balance_leaves_absent_labels_out():
 
 def test_token_lengths_are_lengths_that_occur():
     lengths = np.arange(1, 101)
-    assert quality.token_lengths(lengths) == quality.TokenLengths(100, 51, 91, 96, 100, 100)
+    assert quality.percentiles(lengths) == quality.Lengths(100, 51, 91, 96, 100, 100)
     assert quality.share_cut(lengths, 90) == 0.1
-    assert quality.token_lengths(np.array([], dtype=np.int64)).max == 0
+    assert quality.percentiles(np.array([], dtype=np.int64)).max == 0

@@ -134,7 +134,7 @@ def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tm
     run = json.loads(done.stdout)
     assert list(run) == [
         "run", "folder", "artifact", "dataset", "model", "steps", "step", "best_step", "stopped_early", "seconds",
-        "metrics", "notes",
+        "metrics", "baselines", "notes",
     ]  # fmt: skip
     assert list(run["metrics"]) == ["validation", "test"] and list(run["metrics"]["test"]) == metrics
 

@@ -226,7 +226,7 @@ def test_lopsided_train_is_said(tmp_path):
 KEYS = [
     "dataset", "revision", "folder", "fingerprint", "from_cache", "form", "text_column",
     "text_pair_column", "label_column", "labels", "kind", "splits", "labels_per_row", "label_counts", "dropped",
-    "findings", "steps", "token_lengths",
+    "findings", "lengths", "shifts", "corrected", "steps", "token_lengths",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ _PUBLIC = {
     "finetune": "textclf.training.finetuning",
     "evaluate": "textclf.evaluation.evaluation",
     "compare": "textclf.evaluation.comparison",
+    "audit": "textclf.evaluation.audit",
     "export": "textclf.evaluation.exporting",
     "load": "textclf.inference.prediction",
     "push": "textclf.artifact.hub",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from textclf.artifact.hub import push as push
     from textclf.data.preparation import prepare as prepare
     from textclf.errors import TextclfError as TextclfError
+    from textclf.evaluation.audit import audit as audit
     from textclf.evaluation.comparison import compare as compare
     from textclf.evaluation.evaluation import evaluate as evaluate
     from textclf.evaluation.exporting import export as export

@@ -61,12 +61,21 @@ class DataConfig:
     One label a row only."""
     max_rows: int | None = None
     """Keep a random sample of at most this many rows of each split of the source."""
+    corrections: str | None = None
+    """A csv as `textclf audit` writes it, reviewed: rows with another label in its column `correction`, or `(drop)`."""
+    drop_leaks: Literal["train", "test"] | None = None
+    """Where validation or test have copies of texts of train, drop those of train, or those of validation and test.
+    Copies but for case, blanks and punctuation count, and near copies where they were looked for."""
+    thorough: bool = False
+    """Look for near copies in data of any size (else in up to 2 million characters), and whether the splits can be
+    told apart by their texts."""
     seed: int = 0
     """Of sampling and splitting. Apart from train.seed, so that several trainings share one split."""
 
     def __post_init__(self) -> None:
         _not_empty("data.dataset", self.dataset)
         _not_empty("data.other_label", self.other_label)
+        _not_empty("data.corrections", self.corrections)
         self._check_labels()
         for name in ("validation_size", "test_size"):
             size = getattr(self, name)
@@ -211,6 +220,8 @@ class TrainConfig:
     nothing. 0: the linear probe alone."""
     probe: bool = True
     """Start the head from a linear probe: logistic regression on the pretrained features. Never end below it."""
+    baselines: bool = True
+    """Measure beside the model what is simpler: the most frequent label, TF-IDF with a linear model, and the probe."""
     learning_rate: float | None = None
     """Peak rate of the backbone. None: by its width, 1.1e-4 at 384, 2e-5 at 768, and 2.5 times that without a probe,
     ten times with LoRA; see docs/explanation/defaults.md."""

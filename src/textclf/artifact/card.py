@@ -45,6 +45,12 @@ _METRICS = {
 _CHANCE = {"question_chance": ("accuracy of questions, answered at random", "")}
 """Beside the metrics in the card's table, and no metric of the model's."""
 
+_BASELINES = {
+    "majority": "always the most frequent label",
+    "tfidf": "TF-IDF of words, linear",
+    "probe": "features of the base model, linear",
+}
+
 FEW_ROWS = 20
 """A label learnt from fewer rows than this is named among the limits."""
 
@@ -291,9 +297,8 @@ def _results(facts: folder.Facts) -> str:
         else "\n\nThe weights were chosen by these same validation texts, so new texts will fare somewhat worse."
     )
     sure = "\n\nIn brackets: 95 % intervals, for texts drawn like these." if facts.intervals else ""
-    return (
-        f"## Results\n\n{_table(['', *splits], rows, numbers_from=1)}{sure}{chosen if 'validation' in splits else ''}"
-    )
+    table = _table(["", *splits], rows, numbers_from=1)
+    return f"## Results\n\n{table}{sure}{chosen if 'validation' in splits else ''}{_beside(facts, values)}"
 
 
 def _with_interval(facts: folder.Facts, split: str, name: str, value: float | None) -> str:
@@ -306,6 +311,23 @@ def _with_interval(facts: folder.Facts, split: str, name: str, value: float | No
     if not {"low", "high"} <= set(ends):
         return f"{value:.4f}"
     return f"{value:.4f} ({ends['low']:.4f} to {ends['high']:.4f})"
+
+
+def _beside(facts: folder.Facts, values: dict[str, dict[str, float]]) -> str:
+    """What simpler answers reach on the same texts; nothing where it was not measured."""
+    known = [one for one in facts.baselines if isinstance(one, dict) and one.get("name") in _BASELINES]
+    measured = [(one["name"], one["metrics"]) for one in known if isinstance(one.get("metrics"), dict)]
+    split = next((split for split in values if all(_numbers(of.get(split) or {}) for _, of in measured)), None)
+    if not measured or split is None:
+        return ""
+    names = [name for name in _METRICS if name in _numbers(measured[0][1][split])]
+    scored = [(_BASELINES[name], _numbers(of[split])) for name, of in measured]
+    rows = [
+        [title, *(f"{of[name]:.4f}" if name in of else "" for name in names)]
+        for title, of in [*scored, ("this model", values[split])]
+    ]
+    table = _table(["", *(_METRICS[name][0] for name in names)], rows, numbers_from=1)
+    return f"\n\nBeside it, on {_md(split)}:\n\n{table}"
 
 
 def _training(facts: folder.Facts, base: str, dataset: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textclf.cli import terminal
+from textclf.data.spreadsheets import guarded
 
 if TYPE_CHECKING:
     from textclf.inference.prediction import Prediction
@@ -25,8 +26,6 @@ EXTENSIONS = {
 }
 """What an output file's extension asks for."""
 
-# What a spreadsheet takes for the start of a formula (OWASP), the full-width forms included.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0", "＝", "＋", "－", "＠")
 BETWEEN = "|"
 """Stands between the labels of one text."""
 _TABLE_TEXT = 2000
@@ -127,7 +126,7 @@ def _csv_record(cells: Sequence[str]) -> str:
 
 
 def _guarded(text: str) -> str:
-    return terminal.field("'" + text if text.startswith(_FORMULA) else text)
+    return terminal.field(guarded(text))
 
 
 def _jsonl(prediction: Prediction, layout: Layout) -> str:

@@ -68,9 +68,9 @@ def _root(
     pass
 
 
-from textclf.cli import compare, evaluate, export, finetune, predict, prepare, push, runs  # noqa: E402
+from textclf.cli import audit, compare, evaluate, export, finetune, predict, prepare, push, runs  # noqa: E402
 
-for _room in (prepare, finetune, evaluate, compare, predict, export, push):
+for _room in (prepare, audit, finetune, evaluate, compare, predict, export, push):
     _room.add_to(app)
 runs.add_to(app)
 

@@ -14,8 +14,10 @@ from textclf.cli.command import register
 from textclf.cli.options import (
     BalanceOpt,
     ColumnsOpt,
+    CorrectionsOpt,
     DatasetOpt,
     DeviceOpt,
+    DropLeaksOpt,
     FormOpt,
     LabelColumnOpt,
     LabelColumnsOpt,
@@ -27,6 +29,7 @@ from textclf.cli.options import (
     TestSizeOpt,
     TextColumnOpt,
     TextPairColumnOpt,
+    ThoroughOpt,
     ValidationSizeOpt,
     as_flags,
     given,
@@ -86,6 +89,9 @@ def finetune(
     max_rows: MaxRowsOpt = None,
     form: FormOpt = None,
     shuffle_choices: ShuffleChoicesOpt = None,
+    corrections: CorrectionsOpt = None,
+    drop_leaks: DropLeaksOpt = None,
+    thorough: ThoroughOpt = None,
     head: Annotated[
         str | None,
         typer.Option(
@@ -141,6 +147,14 @@ def finetune(
     fast: Annotated[
         bool,
         typer.Option("--fast", help="The linear probe alone: no fine-tuning (epochs 0).", rich_help_panel=_LEARNING),
+    ] = False,
+    no_baselines: Annotated[
+        bool,
+        typer.Option(
+            "--no-baselines",
+            help="Measure no simpler answers (most frequent label, TF-IDF, probe) beside the model.",
+            rich_help_panel=_LEARNING,
+        ),
     ] = False,
     epochs: Annotated[
         float | None,
@@ -248,8 +262,10 @@ def finetune(
         "label_delimiter": label_delimiter, "label_columns": names(label_columns), "columns": names(columns),
         "validation_size": validation_size, "test_size": test_size, "min_label_count": min_label_count,
         "other_label": other_label, "balance": balance, "max_rows": max_rows,
+        "corrections": corrections, "drop_leaks": drop_leaks, "thorough": thorough,
         "head": head, "head_hidden": head_hidden, "head_dropout": head_dropout, "freeze": freeze, "lora": lora,
-        "layer_decay": layer_decay, "prompt": prompt, "epochs": 0.0 if fast else epochs,
+        "layer_decay": layer_decay, "prompt": prompt, "baselines": False if no_baselines else None,
+        "epochs": 0.0 if fast else epochs,
         "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
         "class_weights": class_weights, "metric": metric, "patience": patience, "seed": seed,
         "max_minutes": max_minutes, "keep": keep, "max_length": max_length, "micro_batch_size": micro_batch_size,
@@ -295,7 +311,7 @@ def _estimate(request: Any) -> None:
 
 def _finetune(request: Any, *, out: Path | None, overwrite: bool, same_data: list[str]) -> None:
     from textclf.cli.progress import EventDisplay
-    from textclf.cli.render import metrics_table
+    from textclf.cli.render import baselines_table, metrics_table
     from textclf.config import check_complete
 
     check_complete(request)  # before torch is imported, which takes seconds
@@ -316,12 +332,15 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool, same_data: lis
                 "stopped_early",
                 "seconds",
                 "metrics",
+                "baselines",
                 "notes",
             )
         }
         terminal.show_json({"run": run.name, "folder": str(run.folder), "artifact": str(run.model_folder), **document})
         return
     terminal.out().print(metrics_table(run.metrics))
+    if run.document.get("baselines"):
+        terminal.out().print(baselines_table(run.document["baselines"], run.metrics, run.document["seconds"]))
     reference = run.name if out is None else str(run.folder)
     terminal.say(f"model: {run.model_folder}")
     terminal.say("next:")

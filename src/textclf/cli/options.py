@@ -109,6 +109,27 @@ MaxRowsOpt = Annotated[
         "--max-rows", metavar="N", rich_help_panel=_PANEL, help="Take at most this many rows of each split, at random."
     ),
 ]
+CorrectionsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--corrections", metavar="FILE", rich_help_panel=_PANEL,
+        help="Apply the reviewed rows of a csv that textclf audit wrote.",
+    ),
+]  # fmt: skip
+DropLeaksOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--drop-leaks", metavar="train|test", rich_help_panel=_PANEL,
+        help="Where texts of train are in validation or test too, drop them there or here.",
+    ),
+]  # fmt: skip
+ThoroughOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--thorough", rich_help_panel=_PANEL, show_default=False,
+        help="Look for near copies in data of any size, and whether the splits can be told apart.",
+    ),
+]  # fmt: skip
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from textclf.cli.command import register
 from textclf.cli.options import (
     BalanceOpt,
     ColumnsOpt,
+    CorrectionsOpt,
     DatasetOpt,
+    DropLeaksOpt,
     FormOpt,
     LabelColumnOpt,
     LabelColumnsOpt,
@@ -24,6 +26,7 @@ from textclf.cli.options import (
     TestSizeOpt,
     TextColumnOpt,
     TextPairColumnOpt,
+    ThoroughOpt,
     ValidationSizeOpt,
     as_flags,
     given,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from textclf.data.preparation import Prepared
+    from textclf.data.quality import Lengths
 
 ModelOpt = Annotated[
     str | None,
@@ -68,6 +72,9 @@ def prepare(
     max_rows: MaxRowsOpt = None,
     form: FormOpt = None,
     shuffle_choices: ShuffleChoicesOpt = None,
+    corrections: CorrectionsOpt = None,
+    drop_leaks: DropLeaksOpt = None,
+    thorough: ThoroughOpt = None,
     model: ModelOpt = None,
 ) -> None:
     """Read a data set, check it, split it and keep it ready for training."""
@@ -79,6 +86,7 @@ def prepare(
         label_delimiter=label_delimiter, label_columns=label_columns, columns=columns, form=form,
         shuffle_choices=shuffle_choices, validation_size=validation_size, test_size=test_size,
         min_label_count=min_label_count, other_label=other_label, balance=balance, max_rows=max_rows,
+        corrections=corrections, drop_leaks=drop_leaks, thorough=thorough,
     )  # fmt: skip
     prepared = run(config.build({"data": options}, where="prepare").data)
     lengths = _lengths(prepared, model) if model else None
@@ -88,7 +96,12 @@ def prepare(
     _say_notes(prepared)
     console = terminal.out()
     console.print(_table(prepared))
-    for line in (*_several_lines(prepared), *_label_lines(prepared), *_length_lines(lengths)):
+    for line in (
+        *_several_lines(prepared),
+        *_label_lines(prepared),
+        *_character_lines(prepared),
+        *_length_lines(lengths),
+    ):
         console.print(line)
     terminal.say(f"\nkept in {prepared.folder}" + (" (prepared earlier)" if prepared.from_cache else ""))
     terminal.say(f"next:  {_next_command(options, model)}")
@@ -107,7 +120,7 @@ def _document(prepared: Prepared, lengths: np.ndarray | None) -> dict[str, Any]:
     """What --json prints. Names and kinds stay as they are; later versions may add some."""
     import dataclasses
 
-    from textclf.data.quality import token_lengths
+    from textclf.data.quality import percentiles
 
     return {
         "dataset": prepared.name,
@@ -126,8 +139,11 @@ def _document(prepared: Prepared, lengths: np.ndarray | None) -> dict[str, Any]:
         "label_counts": prepared.label_counts,
         "dropped": [dataclasses.asdict(dropped) for dropped in prepared.dropped],
         "findings": [dataclasses.asdict(finding) for finding in prepared.findings],
+        "lengths": {split: dataclasses.asdict(lengths) for split, lengths in prepared.lengths.items()},
+        "shifts": prepared.shifts,
+        "corrected": None if prepared.corrected is None else dataclasses.asdict(prepared.corrected),
         "steps": list(prepared.steps),
-        "token_lengths": None if lengths is None else dataclasses.asdict(token_lengths(lengths)),
+        "token_lengths": None if lengths is None else dataclasses.asdict(percentiles(lengths)),
     }
 
 
@@ -194,6 +210,23 @@ def _several_lines(prepared: Prepared) -> list[Text]:
     return lines
 
 
+def _character_lines(prepared: Prepared) -> list[Text]:
+    from rich.text import Text
+
+    lines = []
+    if "train" in prepared.lengths:
+        lines.append(Text.assemble(("characters in train: ", "bold"), _percentiles(prepared.lengths["train"])))
+    if prepared.shifts:
+        told = ", ".join(f"{split} {area:.2f}" for split, area in prepared.shifts.items())
+        lines.append(Text.assemble(("told apart from train (ROC-AUC): ", "bold"), told))
+    return lines
+
+
+def _percentiles(shape: Lengths) -> str:
+    parts = f"half up to {shape.p50:,}, 90% {shape.p90:,}, 95% {shape.p95:,}, 99% {shape.p99:,}"
+    return f"{parts}, longest {shape.max:,}"
+
+
 def _label_line(heading: str, counts: list[tuple[str, int]]) -> Text:
     from rich.text import Text
 
@@ -209,13 +242,12 @@ def _short(label: str) -> str:
 def _length_lines(lengths: np.ndarray | None) -> list[Text]:
     from rich.text import Text
 
-    from textclf.data.quality import share_cut, token_lengths
+    from textclf.data.quality import percentiles, share_cut
 
     if lengths is None or not len(lengths):
         return []
-    shape = token_lengths(lengths)
-    shares = f"half up to {shape.p50:,}, 90% {shape.p90:,}, 95% {shape.p95:,}, 99% {shape.p99:,}"
-    lines = [Text.assemble(("tokens in train: ", "bold"), f"{shares}, longest {shape.max:,}")]
+    shape = percentiles(lengths)
+    lines = [Text.assemble(("tokens in train: ", "bold"), _percentiles(shape))]
     cut = ", ".join(f"{share_cut(lengths, length):.1%} at {length}" for length in _LENGTHS if length < shape.max)
     if cut:
         lines.append(Text.assemble(("texts cut by max_length: ", "bold"), cut))

@@ -58,6 +58,28 @@ MOST_ROWS = 25
 """Rows of a table on a terminal; the rest is counted, and `--json` holds all."""
 
 
+BASELINES = {
+    "majority": "most frequent label",
+    "tfidf": "TF-IDF + linear",
+    "probe": "frozen features + linear",
+}
+"""What baselines are called, simplest first."""
+
+
+def baselines_table(
+    baselines: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]], seconds: float
+) -> Table:
+    """A row per baseline, and the model last; a column per leading metric and split, and the time."""
+    names = list(baselines[0]["metrics"]["validation"])
+    cells = [(split, name) for split in ("validation", "test") if split in metrics for name in names]
+    table = new_table("beside it", *(f"{split}\n{SHOWN_METRICS[name]}" for split, name in cells), "time")
+    rows = [(BASELINES[one["name"]], one["metrics"], one["seconds"]) for one in baselines]
+    for title, values, spent in (*rows, ("this model", metrics, seconds)):
+        shown = [f"{values[split][name]:.4f}" for split, name in cells]
+        table.add_row(title, *shown, "<1s" if spent < 1 else duration(spent))
+    return table
+
+
 def metrics_table(
     metrics: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Mapping[str, Interval]] | None = None
 ) -> Table:

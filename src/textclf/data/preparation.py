@@ -17,21 +17,23 @@ import pyarrow as pa
 
 from textclf import atomic, config, paths
 from textclf.config import DataConfig
-from textclf.data import cleaning, columns, forms, quality, questions
+from textclf.data import anomalies, cleaning, columns, copies, corrections, forms, quality, questions, shift
 from textclf.data.choices import VERDICTS
 from textclf.data.files import Records
-from textclf.data.quality import Finding
-from textclf.data.rows import PAIR, SPLIT_NAMES, SPLITS, TEXT_ID, Rows, number_texts, spelled
+from textclf.data.quality import Finding, Lengths
+from textclf.data.rows import PAIR, SPLIT_NAMES, SPLITS, TEXT_ID, Rows, codes, number_texts, spelled
 from textclf.data.sources import Source, open_source
 from textclf.errors import DataError, UsageError
 from textclf.labels import LabelSet, in_natural_order
 
-PREPARATION_VERSION = 2
+PREPARATION_VERSION = 3
 """Raised whenever the same data and settings would be prepared into something else."""
 
 _DOCUMENT = "dataset.json"
-_FORGOTTEN = ("dataset", "min_label_count")
-"""Settings that do not enter the key as they are: the content of the data set and the resolved count do."""
+_FORGOTTEN = ("dataset", "min_label_count", "corrections")
+"""Settings that do not enter the key as they are: the content of the files and the resolved count do."""
+_QUICK = 2_000_000
+"""Characters up to which near copies are looked for unasked: half a second."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Prepared:
     steps: what was read and cut, in words.
     form: how rows are shown to a model: `text`, `pair`, or for questions with choices `binary` or `multiclass`.
     text_pair_column: column of the second texts of pairs.
+    lengths: how many characters the texts of each split have. shifts: split -> ROC-AUC of telling its texts from those
+        of train, where that was asked for. corrected: what a file of corrections did.
     from_cache: whether an earlier preparation was taken.
     """
 
@@ -76,6 +80,9 @@ class Prepared:
     from_cache: bool
     form: str = "text"
     text_pair_column: str | None = None
+    lengths: dict[str, Lengths] = field(default_factory=dict)
+    shifts: dict[str, float] = field(default_factory=dict)
+    corrected: corrections.Applied | None = None
 
     def rows(self, split: str) -> Rows:
         """The rows of one split; texts and labels are never null. Raises UsageError for a split that is not there."""
@@ -249,6 +256,7 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
     reading = _read(source, wanted, form)
     log = _Log([*reading.steps])
     choice = reading.choice
+    reading, corrected = _corrected(reading, wanted, log)
     splits = _only_labelled(source, reading, log)
     del reading  # and with it the rows that were dropped
     pa.default_memory_pool().release_unused()
@@ -263,8 +271,11 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
     splits = number_texts(splits)
     pa.default_memory_pool().release_unused()
     splits = _split(splits, wanted, log)
+    splits = _without_leaks(splits, label_set if form != "binary" else None, wanted, log)
     splits["train"] = _balanced(splits["train"], wanted, log)
-    findings = quality.findings(splits, _counts(splits, label_set) if form != "binary" else {})
+    shifts = _shifts(splits, wanted)
+    counts = _counts(splits, label_set) if form != "binary" else {}
+    findings = quality.findings(splits, counts, _copies(splits, wanted, log), shifts)
     if form is not None:
         splits = _formed(splits, form, wanted, log)
     prepared = Prepared(
@@ -284,6 +295,9 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
         from_cache=False,
         form=form or ("text" if choice.pair is None else "pair"),
         text_pair_column=choice.pair,
+        lengths={split: quality.percentiles(anomalies.character_lengths(rows)) for split, rows in splits.items()},
+        shifts=shifts,
+        corrected=corrected,
     )
     _keep(prepared, splits)
     return prepared
@@ -310,6 +324,18 @@ def _check_form(form: forms.Form | None, wanted: DataConfig) -> None:
     ):
         if given is not None:
             raise UsageError(f"{flag} does not go with form {form}, which {why}", hint=f"leave out {flag}")
+
+
+def _corrected(reading: _Reading, wanted: DataConfig, log: _Log) -> tuple[_Reading, corrections.Applied | None]:
+    if wanted.corrections is None:
+        return reading, None
+    splits, applied = corrections.correct(reading.splits, wanted.corrections)
+    already = f", {applied.unchanged:,} had their new label already" if applied.unchanged else ""
+    log.steps.append(
+        f"corrections of {applied.file}: {quality.counted(applied.relabelled, 'row')} relabelled, "
+        f"{applied.dropped:,} left out{already}"
+    )
+    return dataclasses.replace(reading, splits=splits), applied
 
 
 def _only_labelled(source: Source, reading: _Reading, log: _Log) -> dict[str, Rows]:
@@ -474,6 +500,70 @@ def _split(splits: dict[str, Rows], wanted: DataConfig, log: _Log) -> dict[str, 
     return {split: ready[split] for split in SPLITS if split in ready}
 
 
+def _copies(splits: dict[str, Rows], wanted: DataConfig, log: _Log) -> copies.Copies:
+    exact = dict(zip(splits, codes(list(splits.values()), "text"), strict=True))
+    characters = sum(int(anomalies.character_lengths(rows).sum()) for rows in splits.values())
+    near = wanted.thorough or characters <= _QUICK
+    skipped = f"near copies were not looked for in {characters:,} characters of text; --thorough does"
+    if not near and skipped not in log.steps:
+        log.steps.append(skipped)
+    return copies.find_copies(splits, exact, near=near)
+
+
+def _without_leaks(
+    splits: dict[str, Rows], label_set: LabelSet | None, wanted: DataConfig, log: _Log
+) -> dict[str, Rows]:
+    """The splits without the texts that train shares with the others, as `data.drop_leaks` says.
+
+    label_set: labels that train has to keep, None where rows are not what has them.
+    """
+    if wanted.drop_leaks is None:
+        return splits
+    found = _copies(splits, wanted, log)
+    others = [split for split in splits if split != "train"]
+    kept = dict(splits)
+    if wanted.drop_leaks == "train":
+        elsewhere = np.concatenate([np.zeros(0, np.int64), *(found.loose[split] for split in others)])
+        kept["train"] = splits["train"].keep(~_met(found, "train", elsewhere))
+        log.drop("train", splits["train"], kept["train"], "a copy of it is in validation or test")
+        if label_set is not None:
+            lost = [name for name in label_set.names if not cleaning.label_counts(kept["train"])[name]]
+            lost = [name for name in lost if cleaning.label_counts(splits["train"])[name]]
+            if lost:
+                raise DataError(
+                    f"--drop-leaks train leaves no row of label {lost[0]!r} in train: all have copies elsewhere",
+                    hint="--drop-leaks test drops the copies in validation and test instead",
+                )
+        return kept
+    for split in others:
+        kept[split] = splits[split].keep(~_met(found, split, found.loose["train"]))
+        log.drop(split, splits[split], kept[split], "a copy of it is in train")
+        if not len(kept[split]):
+            raise DataError(
+                f"--drop-leaks test leaves no row in {split}: all have copies in train",
+                hint="--drop-leaks train drops the copies in train instead",
+            )
+    return kept
+
+
+def _met(found: copies.Copies, split: str, elsewhere: np.ndarray) -> np.ndarray:
+    """Which rows of a split have a copy, or a near copy, among these numbers of texts: (rows,) bool."""
+    texts_N = found.loose[split]
+    met_N = np.isin(texts_N, elsewhere)
+    if found.near is not None:
+        for one, other in ((0, 1), (1, 0)):
+            near = found.near[np.isin(found.near[:, one], elsewhere)]
+            met_N |= np.isin(texts_N, near[:, other])
+    return met_N  # type: ignore[no-any-return]
+
+
+def _shifts(splits: dict[str, Rows], wanted: DataConfig) -> dict[str, float]:
+    if not wanted.thorough:
+        return {}
+    found = {split: shift.split_shift(splits["train"], splits[split], seed=wanted.seed) for split in splits}
+    return {split: area for split, area in found.items() if area is not None and split != "train"}
+
+
 def _balanced(train: Rows, wanted: DataConfig, log: _Log) -> Rows:
     """Train with no more rows of each label than `data.balance` says."""
     if wanted.balance is None:
@@ -516,6 +606,7 @@ def _counts(splits: dict[str, Rows], label_set: LabelSet) -> dict[str, dict[str,
 def _folder(source: Source, wanted: DataConfig, least: int) -> Path:
     settings = {name: value for name, value in dataclasses.asdict(wanted).items() if name not in _FORGOTTEN}
     settings["form"] = wanted.form or source.form
+    settings["corrections"] = corrections.digest(wanted.corrections) if wanted.corrections is not None else None
     key = json.dumps([PREPARATION_VERSION, source.identity(), least, settings], sort_keys=True)
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return paths.cache_dir() / "prepared" / f"{paths.slug(source.name)}-{digest[:12]}"
@@ -563,6 +654,8 @@ def _cached(folder: Path) -> Prepared | None:
         dropped=tuple(Dropped(**dropped) for dropped in document.pop("dropped")),
         findings=tuple(Finding(**finding) for finding in document.pop("findings")),
         steps=tuple(document.pop("steps")),
+        lengths={split: Lengths(**lengths) for split, lengths in document.pop("lengths").items()},
+        corrected=corrections.Applied(**corrected) if (corrected := document.pop("corrected")) else None,
         from_cache=True,
         **document,
     )

@@ -145,10 +145,14 @@ def _codes(parts: Sequence[Rows], column: str) -> list[np.ndarray]:
     # Chunk by chunk, with one dictionary over all: a column in one piece would be a copy of all texts.
     if chunks and types.is_large_list(chunks[0].type):
         return _codes_of_lists(parts, column)
-    encoded = pa.chunked_array(chunks, pa.large_string()).dictionary_encode()
-    indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
-    numbers = np.concatenate([np.zeros(0, np.int64), *indices]).astype(np.int64)
+    numbers = number_strings(pa.chunked_array(chunks, pa.large_string()))
     return np.split(numbers, np.cumsum([len(part) for part in parts])[:-1])
+
+
+def number_strings(column: pa.ChunkedArray) -> np.ndarray:
+    """Each string as a number from 0, in the order of their first occurrence: (rows,) int64. None is null."""
+    indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.dictionary_encode().chunks]
+    return np.concatenate([np.zeros(0, np.int64), *indices]).astype(np.int64)
 
 
 def label_names(column: pa.ChunkedArray) -> pa.ChunkedArray:

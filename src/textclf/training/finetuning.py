@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -38,6 +39,7 @@ from textclf.model.exporting import write_graph
 from textclf.model.head_code import is_code
 from textclf.model.modeling_textclf import POOLINGS, head_key
 from textclf.training import checkpoint
+from textclf.training.baselines import measure_baselines
 from textclf.training.calibration import cool, fit_temperature
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.head import choose_head, with_head
@@ -148,7 +150,11 @@ def resolve(
     # Absolute, so that the same command from another folder is not taken for the same run.
     return replace(
         merged,
-        data=replace(merged.data, dataset=_absolute(merged.data.dataset)),
+        data=replace(
+            merged.data,
+            dataset=_absolute(merged.data.dataset),
+            corrections=_absolute(merged.data.corrections) if merged.data.corrections is not None else None,
+        ),
         model=replace(
             merged.model,
             name=merged.model.name if merged.model.name == pretrained.NAME else _absolute(merged.model.name),
@@ -179,7 +185,13 @@ def _train(run: Run, bench: Workbench, observe: Observer, asked: signals.Asked) 
         head = run.config["model"]["head"]
         bench = with_head(bench, head if head in ("own", *POOLINGS) else bench.classifier.head)
     atomic.write_json(run.folder / runs.CONFIG, as_dict(bench.config))
+    baselines = run.document.get("baselines", [])
+    if resume is None and bench.config.train.baselines:
+        began = time.monotonic()
+        baselines = [one.as_dict() for one in measure_baselines(bench, observe)]
+        bench = replace(bench, spent=bench.spent + time.monotonic() - began)
     run = run.update(
+        baselines=baselines,
         state="running",
         message=None,
         dataset=bench.prepared.name,
@@ -249,7 +261,7 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
         bench.classifier.save(draft)
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
         bench.tokenizer.save_pretrained(draft)
-        folder.write_facts(draft, _facts(bench, metrics, known, calibration))
+        folder.write_facts(draft, _facts(bench, metrics, known, calibration, run.document["baselines"]))
         observe(Phase("trace and check the ONNX graph"))
         try:
             write_graph(folder.read(draft), bench.encoded["validation"])
@@ -336,12 +348,15 @@ def _facts(
     metrics: dict[str, dict[str, Any]],
     intervals: dict[str, dict[str, Any]],
     calibration: dict[str, Any],
+    baselines: list[dict[str, Any]],
 ) -> Facts:
     prepared, config = bench.prepared, as_dict(bench.config)
     config["data"]["dataset"] = prepared.name
     config["model"]["name"] = bench.base_name
     if is_code(bench.config.model.head):
         config["model"]["head"] = last_part(bench.config.model.head)
+    if prepared.corrected is not None:
+        config["data"]["corrections"] = prepared.corrected.file
     if bench.config.model.tokenizer is not None:
         config["model"]["tokenizer"] = short_name(bench.config.model.tokenizer)
     return Facts(
@@ -363,6 +378,7 @@ def _facts(
         metrics=metrics,
         intervals=intervals,
         calibration=calibration,
+        baselines=baselines,
         config=config,
         environment=_environment(bench.device),
     )

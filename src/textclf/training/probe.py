@@ -97,6 +97,45 @@ def fit_probe(
     return LinearProbe(weight_CD.astype(np.float32), bias_C.astype(np.float32), c, right_N)
 
 
+def held_out_probabilities(
+    features_ND: np.ndarray, targets: np.ndarray, *, label_set: LabelSet, scale: bool, folds: int, seed: int
+) -> np.ndarray:
+    """What probes say of the texts that they have not learnt from, in cross-validation: (rows, num_labels) float32.
+
+    The penalty is chosen once, on as many rows as a probe takes; so is what each probe learns from. scale: as of
+    `fit_probe`. Raises ValueError for fewer than two labels or two rows.
+    """
+    from sklearn.model_selection import KFold, StratifiedKFold
+    from sklearn.preprocessing import StandardScaler
+
+    features_ND = StandardScaler(with_mean=scale, with_std=scale).fit_transform(features_ND)
+    rng = np.random.default_rng([seed, 3])
+    limit = max(2 * folds, min(MAX_ROWS, int(WORK / (features_ND.shape[1] * len(label_set)))))
+    sample = np.sort(rng.permutation(len(targets))[:limit])
+    probs_NC = np.zeros((len(targets), len(label_set)), dtype=np.float32)
+    if label_set.multi:
+        *_, c, _ = _fit_independent(
+            features_ND[sample], targets[sample], label_set, bias=True, balanced=False, seed=seed
+        )
+        parts = KFold(folds, shuffle=True, random_state=seed).split(features_ND)
+    else:
+        c, _ = _choose_c(features_ND[sample], targets[sample], bias=True, balanced=False, seed=seed)
+        fewest = max(2, min(folds, int(np.bincount(targets).max())))
+        parts = StratifiedKFold(fewest, shuffle=True, random_state=seed).split(features_ND, targets)
+    for learn, held_out in parts:
+        learn = np.sort(rng.permutation(learn)[:limit])
+        if label_set.multi:
+            start = np.zeros((len(label_set), features_ND.shape[1] + 1))
+            even_C = np.ones(len(label_set))
+            weights = _descend(features_ND[learn], targets[learn], even_C, start, c=c, bias=True, tol=1e-3)
+            probs_NC[held_out] = label_set.probabilities(features_ND[held_out] @ weights[:, :-1].T + weights[:, -1])
+        else:
+            model = _regression(bias=True, balanced=False, tol=1e-3).set_params(C=c)
+            model.fit(features_ND[learn], targets[learn])
+            probs_NC[np.ix_(held_out, model.classes_)] = model.predict_proba(features_ND[held_out])
+    return probs_NC
+
+
 def clearly_better(one: LinearProbe, other: LinearProbe) -> bool:
     """Whether `one` is right more often than chance would make it (McNemar's test, 95 %)."""
     gained, lost = int((one.right & ~other.right).sum()), int((~one.right & other.right).sum())
