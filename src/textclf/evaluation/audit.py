@@ -2,7 +2,7 @@
 
 A row is reported where the model finds another label more probable, and rows are ranked by the probability of their own
 ("self-confidence", Kuan and Mueller 2022, "Model-agnostic label quality scoring"). On banking77 with injected errors it
-found more of them than the rows that confident learning selects (Northcutt et al. 2021), which in few rows were none.
+found more than confident learning selects (Northcutt et al. 2021), which in a small set was nothing.
 """
 
 from __future__ import annotations
