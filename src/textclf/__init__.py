@@ -19,6 +19,7 @@ _PUBLIC = {
     "evaluate": "textclf.evaluation.evaluation",
     "export": "textclf.evaluation.exporting",
     "load": "textclf.inference.prediction",
+    "report": "textclf.evaluation.report",
     "push": "textclf.artifact.hub",
     "TextclfError": "textclf.errors",
 }
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from textclf.errors import TextclfError as TextclfError
     from textclf.evaluation.evaluation import evaluate as evaluate
     from textclf.evaluation.exporting import export as export
+    from textclf.evaluation.report import report as report
     from textclf.inference.prediction import load as load
     from textclf.training.finetuning import finetune as finetune
 

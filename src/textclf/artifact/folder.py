@@ -65,6 +65,8 @@ class Facts:
     overflow: what becomes of longer texts, as `model.overflow` says.
     dataset: what the user calls it; dataset_id: the Hub id behind it, None for files of one's own.
     metrics: split name -> metric name -> value, of the model in this folder.
+    confusions: the most frequent ones of the split that the card reports, as `metrics.Confusion`; none where a text may
+        have several labels.
     label_counts: label name -> rows in train.
     thresholds: probability from which each label is given, in the order of the labels, where a text may have several;
         None: 0.5 for all, or one label a text.
@@ -88,6 +90,7 @@ class Facts:
     label_counts: dict[str, int] = field(default_factory=dict)
     thresholds: Sequence[float] | None = None
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    confusions: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

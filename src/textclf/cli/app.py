@@ -41,9 +41,9 @@ def _root(
     pass
 
 
-from textclf.cli import evaluate, export, finetune, predict, prepare, push, runs  # noqa: E402
+from textclf.cli import evaluate, export, finetune, predict, prepare, push, report, runs  # noqa: E402
 
-for _room in (prepare, finetune, evaluate, predict, export, push):
+for _room in (prepare, finetune, evaluate, report, predict, export, push):
     _room.add_to(app)
 runs.add_to(app)
 

@@ -39,6 +39,12 @@ def evaluate(
     label_delimiter: LabelDelimiterOpt = None,
     label_columns: LabelColumnsOpt = None,
     columns: ColumnsOpt = None,
+    slice_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="Results by the values of this column too. Repeatable.", show_default=False
+        ),
+    ] = None,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,6 +75,7 @@ def evaluate(
             label_delimiter=label_delimiter,
             label_columns=names(label_columns),
             columns=names(columns),
+            slice_by=tuple(dict.fromkeys(slice_by or ())),
             device=device or "auto",
             runtime=runtime or "auto",
             on_progress=lambda done, total: display(Phase("score", done, total)),

@@ -15,10 +15,12 @@ from textclf.artifact import folder, hub, runs
 from textclf.artifact.runs import Run
 from textclf.data.encoding import encode_rows
 from textclf.data.forms import questions_of
-from textclf.data.preparation import prepare, read_labelled
+from textclf.data.preparation import prepare, read_column, read_labelled
 from textclf.data.rows import Rows
 from textclf.errors import DataError, GateError, UsageError
+from textclf.evaluation.mistakes import Mistake, find_mistakes
 from textclf.evaluation.questions import QuestionReport, report_questions
+from textclf.evaluation.slices import Slices, by_label_frequency, slice_by_column, slice_by_number
 from textclf.inference import runtimes
 from textclf.labels import LabelSet
 from textclf.metrics import (
@@ -45,6 +47,7 @@ class EvalReport:
     choices were answered, None for other data; `metrics` then are of rows, which in form binary are single choices.
     confusions: every confused pair, most often first, where a text has one label. label_errors: labels that were
     missed or wrongly added, where it may have several. The other is None.
+    wrong: texts that were answered wrongly; mistakes: the surest of them, and some of each frequent confusion.
     """
 
     model: str
@@ -54,6 +57,9 @@ class EvalReport:
     per_label: tuple[LabelMetrics, ...]
     confusions: tuple[Confusion, ...] | None
     label_errors: tuple[LabelErrors, ...] | None
+    slices: Slices
+    wrong: int
+    mistakes: tuple[Mistake, ...]
     truncated: int
     seconds: float
     overflow: str = "truncate"
@@ -70,6 +76,9 @@ class EvalReport:
             "per_label": [asdict(one) for one in self.per_label],
             **{name: [asdict(one) for one in found] for name, found in mistakes.items() if found is not None},
             "questions": None if self.questions is None else asdict(self.questions),
+            "slices": asdict(self.slices),
+            "wrong": self.wrong,
+            "mistakes": [asdict(one) for one in self.mistakes],
             "truncated": self.truncated,
             "overflow": self.overflow,
             "seconds": round(self.seconds, 3),
@@ -123,6 +132,7 @@ def evaluate(
     label_delimiter: str | None = None,
     label_columns: tuple[str, ...] | None = None,
     columns: tuple[str, ...] | None = None,
+    slice_by: tuple[str, ...] = (),
     device: str = "auto",
     runtime: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
@@ -131,8 +141,8 @@ def evaluate(
 
     model: run, run name, folder or Hub id; None is the latest finished run. dataset: another data set with the
     same label names; None is the one that the run was made from, split as it was then. split: None is test
-    where there is one, else validation. device, runtime: as for `load`. on_progress: called with texts
-    done and texts in all.
+    where there is one, else validation. slice_by: columns of the data by whose values results are given too. device,
+    runtime: as for `load`. on_progress: called with texts done and texts in all.
 
     Raises UsageError where a model without a run is given no data set, DataError for labels that the model
     does not know (file and row), and what reading the model and the data raises.
@@ -157,6 +167,7 @@ def evaluate(
     else:
         rows, split, name = own_rows(artifact, split)
     targets_N = targets(rows, artifact.label_set)
+    values = {column: _values(column, rows, dataset, columns, run) for column in slice_by}
     started = time.monotonic()
     computing = runtimes.open_runtime(artifact, device=device, runtime=runtime)
     encoded = encode_rows(
@@ -173,14 +184,26 @@ def evaluate(
     if questions is not None and isinstance(metrics, Metrics):
         answered = report_questions(questions, probs_NC, artifact.label_set)
         metrics = replace(metrics, question_accuracy=answered.all.accuracy)
+    per_label = measure_labels(targets_N, probs_NC, artifact.label_set)
+    wrong, mistakes = find_mistakes(rows, targets_N, probs_NC, artifact.label_set)
     report = EvalReport(
         model=runs.title(place),
         dataset=name,
         split=split,
         metrics=metrics,
-        per_label=measure_labels(targets_N, probs_NC, artifact.label_set),
+        per_label=per_label,
         confusions=confusions(targets_N, probs_NC, artifact.label_set),
         label_errors=label_errors(targets_N, probs_NC, artifact.label_set),
+        slices=Slices(
+            by_length=slice_by_number(encoded.tokens_read, "tokens", targets_N, probs_NC, artifact.label_set),
+            by_label_frequency=by_label_frequency(per_label, artifact.facts.label_counts if artifact.facts else {}),
+            by_column={
+                column: slice_by_column(of_rows, targets_N, probs_NC, artifact.label_set)
+                for column, of_rows in values.items()
+            },
+        ),
+        wrong=wrong,
+        mistakes=mistakes,
         truncated=encoded.texts_cut,
         seconds=time.monotonic() - started,
         overflow=artifact.overflow,
@@ -226,6 +249,17 @@ def own_rows(artifact: folder.Artifact, split: str | None) -> tuple[Rows, str, s
     if chosen not in prepared.splits:
         raise UsageError(f"{prepared.name} has no split {chosen!r}", hint=f"it has {', '.join(prepared.splits)}")
     return prepared.rows(chosen), chosen, prepared.name
+
+
+def _values(
+    column: str, rows: Rows, dataset: str | Path | None, columns: tuple[str, ...] | None, run: Run | None
+) -> list[Any]:
+    """What a column says of each row, where the rows are of a data set that was named or of a run's own."""
+    if dataset is None:
+        assert run is not None
+        data = run.config["data"]
+        dataset, columns = data["dataset"], tuple(data["columns"]) if data.get("columns") else None
+    return read_column(dataset, column, rows, columns_of_file=columns)
 
 
 def targets(rows: Rows, label_set: LabelSet) -> np.ndarray:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from textclf.artifact.runs import Run
 from textclf.config import RunConfig, as_dict, build, by_field, check_complete
 from textclf.data.preparation import Prepared, prepare
 from textclf.errors import InterruptedRun, ModelError, TextclfError, UsageError
-from textclf.metrics import AnyMetrics
+from textclf.metrics import AnyMetrics, confusions
 from textclf.model.device import Device
 from textclf.model.exporting import write_graph
 from textclf.training import checkpoint
@@ -38,6 +38,8 @@ from textclf.training.loop import fit
 from textclf.training.thresholds import fit_thresholds
 from textclf.training.trackers import JsonlTracker
 from textclf.training.workbench import Workbench, assemble, check, short_name
+
+_SHOWN_CONFUSIONS = 5
 
 
 def finetune(
@@ -186,7 +188,7 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
         bench.classifier.save(draft)
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
         bench.tokenizer.save_pretrained(draft)
-        folder.write_facts(draft, _facts(bench, metrics))
+        folder.write_facts(draft, _facts(bench, metrics, _confusions(bench, probs)))
         (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
         observe(Phase("trace and check the ONNX graph"))
         try:
@@ -240,7 +242,14 @@ def _split_gap(measured: Mapping[str, AnyMetrics]) -> str | None:
     )
 
 
-def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
+def _confusions(bench: Workbench, probs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The most frequent confusions of test, or of validation where there is no test."""
+    split = "test" if "test" in probs else "validation"
+    found = confusions(bench.targets[split], probs[split], bench.prepared.label_set)
+    return [asdict(one) for one in (found or ())[:_SHOWN_CONFUSIONS]]
+
+
+def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]], confused: list[dict[str, Any]]) -> Facts:
     prepared, config = bench.prepared, as_dict(bench.config)
     config["data"]["dataset"] = prepared.name
     config["model"]["name"] = bench.base_name
@@ -263,6 +272,7 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
         label_counts=dict(prepared.label_counts["train"]),
         thresholds=prepared.label_set.thresholds,
         metrics=metrics,
+        confusions=confused,
         config=config,
         environment=_environment(bench.device),
     )
