@@ -139,8 +139,8 @@ def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tm
 
     report = json.loads(cli("eval", "--json").stdout)
     assert list(report) == [
-        "model", "dataset", "split", "metrics", "per_label", "confusions", "questions", "truncated", "overflow",
-        "seconds",
+        "model", "dataset", "split", "metrics", "per_label", "confusions", "questions", "slices", "wrong", "mistakes",
+        "truncated", "overflow", "seconds",
     ]  # fmt: skip
     assert list(report["metrics"]) == metrics
     assert list(report["per_label"][0]) == ["label", "precision", "recall", "f1", "support", "predicted"]

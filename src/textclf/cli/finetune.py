@@ -308,6 +308,7 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool) -> None:
     }.get(artifact.form, """echo '{"question": "What is 2 + 2?", "choices": ["3", "4"]}'""")
     for command in (
         f"{asked} | textclf predict {reference}",
+        f"textclf eval {reference}",
         f"textclf report {reference}",
         f"textclf push {reference} OWNER/NAME",
     ):

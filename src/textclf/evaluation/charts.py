@@ -136,7 +136,7 @@ def by_similarity(names: Sequence[str], confusions: Sequence[Confusion]) -> list
             share_CC[place[pair.target], place[pair.predicted]] = pair.share
     near_CC = share_CC + share_CC.T
     distance_P = 1 - near_CC[np.triu_indices(len(names), 1)] / max(near_CC.max(), 1e-9)
-    tree = linkage(distance_P, "average", optimal_ordering=len(names) <= WHOLE_MATRIX)
+    tree = linkage(distance_P, "average", optimal_ordering=True)
     return [names[number] for number in leaves_list(tree)]
 
 

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 Format = Literal["html", "md"]
 
 _PAGE = Path(__file__).parent / "page"
-_LONGEST = 600
-"""Characters of a text on the page; the evaluation's JSON has all."""
+_LONGEST = 600  # characters of a text
 _PAIRS = 40
 _EXAMPLES = 3
 _MISTAKES = 100
+_LABELS = 1000
+"""What the page shows at most of each, so that it stays small; the evaluation's JSON has all."""
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -149,19 +150,20 @@ def _confusions(document: Mapping[str, Any]) -> dict[str, Any]:
         return {"pairs": [], "zoomed": "", "whole": "", "labels": len(document["per_label"])}
     pairs = [Confusion(**one) for one in document["confusions"]]
     support = {one["label"]: one["support"] for one in document["per_label"]}
-    order = charts.by_similarity([name for name in support if support[name]], pairs)
-    # A label that was answered and never true has a column, and no row of its own.
-    order += [name for name in support if not support[name] and any(pair.predicted == name for pair in pairs)]
-    zoomed = set(charts.most_confused(pairs)) if len(order) > charts.ZOOMED else set(order)
+    answered = {pair.predicted for pair in pairs}
+    names = [name for name in support if support[name] or name in answered]
+    all_drawn = len(names) <= charts.WHOLE_MATRIX
+    zoomed = set(charts.most_confused(pairs) if len(names) > charts.ZOOMED else names)
+    order = charts.by_similarity(names if all_drawn else list(zoomed), pairs)
     draw = partial(charts.matrix, confusions=pairs)
     return {
         "pairs": [(pair, _examples(document, pair)) for pair in pairs[:_PAIRS]],
         "more_pairs": max(0, len(pairs) - _PAIRS),
         "zoomed": draw({name: support[name] for name in order if name in zoomed}, counts=True) if zoomed else "",
         "whole": draw({name: support[name] for name in order}, counts=False)
-        if len(zoomed) < len(order) <= charts.WHOLE_MATRIX
+        if len(zoomed) < len(names) and all_drawn
         else "",
-        "labels": len(order),
+        "labels": len(names),
     }
 
 
