@@ -136,7 +136,7 @@ def made(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     data.write_text("text,label,channel,price\n" + "\n".join(lines) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("textclf.model.exporting.MAX_BYTES", 0)
-        run = textclf.finetune(tiny_base, data, epochs=1, test_size=60, out=folder / "a <b>run</b>")
+        run = textclf.finetune(tiny_base, data, epochs=1, test_size=60, out=folder / "a <b>run")
     yield run, data
 
 
@@ -160,7 +160,7 @@ def test_mistakes_are_the_rows_answered_wrongly_surest_first(made: tuple[Run, Pa
     for one in evaluated.mistakes:
         text, label, *_ = lines[one.row - 1].split(",")
         assert (one.file, one.text, one.target) == ("tickets.csv", text, label)
-        (answer,) = predictor.predict([text])
+        (answer,) = predictor.predictions([text])
         assert answer.label == one.predicted != one.target
         assert answer.score == pytest.approx(one.score, abs=1e-5)
 
@@ -367,7 +367,7 @@ def test_the_command_says_where_the_page_is(
     assert list(document) == ["run", "split", "format", "path"] and document["split"] == "test"
     assert Path(document["path"]) == made[0].folder / "eval" / "test.html" and Path(document["path"]).is_file()
     assert cli("report", str(made[0].folder), "-o", tmp_path / "x.md").stdout == f"{tmp_path / 'x.md'}\n"
-    assert (tmp_path / "x.md").read_text(encoding="utf-8").startswith("# a &#60;b&#62;run")
+    assert (tmp_path / "x.md").read_text(encoding="utf-8").startswith("# a &#60;b&#62;run\n")
     for arguments, code in ((["nosuchrun"], 4), ([str(made[0].folder), "--format", "pdf"], 2)):
         failed = cli("report", *arguments)
         assert failed.returncode == code and "Traceback" not in failed.stderr

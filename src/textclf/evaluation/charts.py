@@ -24,7 +24,7 @@ ZOOMED = 16
 
 def lines(title: str, series: Mapping[str, Sequence[Point]], *, unit: str) -> str:
     """Curves over optimizer steps: name -> points (step, value), one or more in all; unit: of the values."""
-    width, height, left, bottom, top, right = 640, 240, 52, 34, 26, 12
+    width, height, left, bottom, top, right = 500, 220, 48, 34, 26, 14
     points = [point for curve in series.values() for point in curve]
     last = max([1.0, *(step for step, _ in points)])
     ticks = _ticks(min(value for _, value in points), max(value for _, value in points))
