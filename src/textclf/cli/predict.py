@@ -50,6 +50,9 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, metavar="SCORE", help="Below it a label is not given.", show_default=False),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which words the best label rests on: table, jsonl or json.")
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write a file, whole or not at all.", show_default=False),
@@ -102,10 +105,20 @@ def predict(
     and in json {"text", "labels": [...], "scores": {label: score}}. A label is
     given from the model's own threshold on, or from --threshold. --top-k gives
     the N best scores whatever the threshold; `labels` in json stays the answer.
+
+    With --explain each word of a text (up to 64 parts) is left out in turn;
+    its weight is what the probability of the best label loses by that. In
+    json "words": [{"text", "start", "end", "weight"}]; in the table words that
+    speak for the label are shaded. Each text takes as many answers as it has
+    words.
     """
     device = device or "auto"
     _check_device(device)
     wanted = _format(format, output)
+    if explain and wanted in ("tsv", "csv"):
+        if format is not None or output not in (None, "-"):
+            raise UsageError(f"--explain does not fit into {wanted}", hint="give --format jsonl, json or table")
+        wanted = "jsonl"
     reference, paths = _model_and_files(named_model, [*([] if model is None else [model]), *(files or [])])
     destination = _destination(output, paths)
 
@@ -131,7 +144,9 @@ def predict(
     if reading.STDIN in paths and stdin is not None and stdin.isatty():
         terminal.say("reading texts from the terminal, one per line; Ctrl-D ends")
     count = _Count()
-    predictions = count.counted(predictor.window_predictions(windows, top_k=top_k, threshold=threshold))
+    predictions = count.counted(
+        predictor.window_predictions(windows, top_k=top_k, threshold=threshold, explain=explain)
+    )
     layout = answers.Layout(
         format=wanted,
         labels=list(predictor.classes_),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from textclf.data.choices import LETTERS, VERDICTS, checked_choices, choice_scor
 from textclf.data.encoding import Encoded, encode
 from textclf.errors import DataError, ModelError, UsageError
 from textclf.inference import reading
+from textclf.inference.explaining import Word, weighed, without, words
 from textclf.inference.reading import Item
 from textclf.inference.runtimes import Runtime, check, check_finite, open_runtime
 from textclf.labels import LabelSet
@@ -33,6 +34,7 @@ class Prediction:
     scores: label names and their probabilities, best first, as many as were asked for, else those of `labels`. Of a
         question with choices, letters: A is the first choice, and the probabilities of all of them sum to 1.
     truncated: the text had more tokens than the model reads at once, and what `model.overflow` says became of it.
+    words: what the most probable of these labels rests on, where that was asked for; () where none was given.
     text_pair: the second text of a pair. choices: of a question; choice_scores: their probabilities, in their order.
     """
 
@@ -43,6 +45,7 @@ class Prediction:
     text_pair: str | None = None
     choices: tuple[str, ...] | None = None
     choice_scores: tuple[float, ...] | None = None
+    words: tuple[Word, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -112,27 +115,47 @@ class Predictor:
         return np.concatenate([empty, *(self._score(window)[0] for window in reading.windows(self._checked(texts)))])
 
     def predictions(
-        self, texts: Iterable[Item], *, top_k: int | None = None, threshold: float | None = None
+        self, texts: Iterable[Item], *, top_k: int | None = None, threshold: float | None = None, explain: bool = False
     ) -> Iterator[Prediction]:
         """One prediction per text, in order, while texts are still being read; memory does not grow with their number.
 
         top_k: give the scores of so many labels, best first; None: of the labels that the text is given.
         threshold: with a multi-label model, a label is given from this probability on, in place of the model's own.
+        explain: give the `words` that the best label rests on; of up to 64 of them, which takes as many answers.
 
         Texts are taken in windows of up to a few thousand; `window_predictions` leaves the cutting to you.
-        Raises UsageError for a str in place of many texts, a text that is none of this model's, or a top_k below 1.
+        Raises UsageError for a str in place of many texts, a text that is none of this model's, a top_k below 1, or an
+        explanation of anything but single texts.
         """
-        windows = self.window_predictions(reading.windows(self._checked(texts)), top_k=top_k, threshold=threshold)
+        windows = self.window_predictions(
+            reading.windows(self._checked(texts)), top_k=top_k, threshold=threshold, explain=explain
+        )
         return (prediction for window in windows for prediction in window)
 
     def window_predictions(
-        self, windows: Iterable[Sequence[Item]], *, top_k: int | None = None, threshold: float | None = None
+        self,
+        windows: Iterable[Sequence[Item]],
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        explain: bool = False,
     ) -> Iterator[list[Prediction]]:
         """The predictions of each window of texts as soon as it is there. A window is held and computed as a whole."""
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is {top_k}; it is the number of labels per text, 1 or more")
+        if explain and self.artifact.form != "text":
+            raise UsageError("only answers to single texts can be explained; this model reads pairs or questions")
         label_set = self.artifact.label_set if threshold is None else self.artifact.label_set.with_threshold(threshold)
-        return (self._answer(window, label_set, top_k) for window in windows)
+        answered = (self._answer(window, label_set, top_k) for window in windows)
+        return ([self._explained(one) for one in window] for window in answered) if explain else answered
+
+    def _explained(self, prediction: Prediction) -> Prediction:
+        if not prediction.scores:
+            return replace(prediction, words=())
+        spans = words(prediction.text)
+        label = self.artifact.label_set.label2id[prediction.label]
+        probs_WC = self.predict_proba(without(prediction.text, spans))
+        return replace(prediction, words=weighed(prediction.text, spans, prediction.score, probs_WC[:, label]))
 
     def _answer(self, texts: Sequence[Item], label_set: LabelSet, top_k: int | None) -> list[Prediction]:
         if self._answers_questions:
