@@ -43,56 +43,11 @@ PAYLOADS = [
     )
 ]  # fmt: skip
 ALLOWED = {
-    "html",
-    "head",
-    "meta",
-    "title",
-    "link",
-    "style",
-    "body",
-    "a",
-    "header",
-    "h1",
-    "h2",
-    "h3",
-    "p",
-    "nav",
-    "ul",
-    "li",
-    "main",
-    "section",
-    "dl",
-    "div",
-    "dt",
-    "dd",
-    "small",
-    "strong",
-    "table",
-    "caption",
-    "thead",
-    "tbody",
-    "tr",
-    "th",
-    "td",
-    "span",
-    "figure",
-    "figcaption",
-    "svg",
-    "rect",
-    "line",
-    "circle",
-    "polyline",
-    "text",
-    "details",
-    "summary",
-    "label",
-    "input",
-    "pre",
-    "code",
-    "bdi",
-    "footer",
-    "script",
-}
+    "html", "head", "meta", "title", "link", "style", "body", "a", "header", "h1", "h2", "h3", "p", "nav", "ul",
+    "li", "main", "section", "dl", "div", "dt", "dd", "small", "strong", "table", "caption", "thead", "tbody", "tr",
+    "th", "td", "span", "figure", "mark", "figcaption", "svg", "rect", "line", "circle", "polyline", "text",
+    "details", "summary", "label", "input", "pre", "code", "bdi", "footer", "script",
+}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -246,6 +201,14 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_only_its_own_script(page
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}'" in policy
     assert "url(" not in parsed.code["style"][0] and "@import" not in parsed.code["style"][0]
+
+
+def test_mistakes_show_the_words_that_the_answer_rests_on(
+    made: tuple[Run, Path], evaluated: EvalReport, page: str
+) -> None:
+    assert re.search('<mark class="most">[^<]+</mark>', page.partition('id="mistake-table"')[2])
+    said = "".join(Page(page).words)
+    assert all(one.text in said for one in evaluated.mistakes), "pieces make up the whole text"
 
 
 def test_the_page_can_be_read_by_keyboard_and_by_ear(page: str) -> None:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from textclf.artifact.runs import Run
 from textclf.errors import TextclfError, UsageError
 from textclf.evaluation import charts
 from textclf.evaluation.evaluation import evaluate
+from textclf.inference.prediction import load
 from textclf.metrics import Confusion, metrics_of, wilson
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _content(run: Run, artifact: folder.Artifact, document: Mapping[str, Any]) -
         "curves": _curves(run, headline[0]),
         **_confusions(document),
         "labelled": sorted(document["per_label"], key=lambda one: (one["f1"] is None, one["f1"] or 0.0, one["label"])),
-        "mistakes": document["mistakes"][:_MISTAKES],
+        "mistakes": _explained(document["mistakes"][:_MISTAKES], artifact),
         "longest": _LONGEST,
         "lengths": document["slices"]["by_length"],
         "frequencies": document["slices"]["by_label_frequency"],
@@ -170,6 +171,32 @@ def _confusions(document: Mapping[str, Any]) -> dict[str, Any]:
 def _examples(document: Mapping[str, Any], pair: Confusion) -> list[dict[str, Any]]:
     alike = (one for one in document["mistakes"] if (one["target"], one["predicted"]) == (pair.target, pair.predicted))
     return [one for one, _ in zip(alike, range(_EXAMPLES), strict=False)]
+
+
+def _explained(mistakes: Sequence[Mapping[str, Any]], artifact: folder.Artifact) -> list[dict[str, Any]]:
+    """The mistakes with `parts`, where they are of single texts: pieces of the text and how much each speaks for the
+    label that was answered: 1 or 2, 0 for little, -1 for against it."""
+    found = [{**one, "parts": None} for one in mistakes]
+    if artifact.form != "text" or not found:
+        return found
+    answers = load(artifact.folder, device="cpu").predictions([one["text"] for one in mistakes], explain=True)
+    for one, answer in zip(found, answers, strict=True):
+        heavy = max((abs(word.weight) for word in answer.words or ()), default=0.0)
+        if not heavy or answer.label != _first(one["predicted"]):
+            continue
+        parts: list[tuple[str, int]] = []
+        done = 0
+        for word in answer.words or ():
+            share = word.weight / heavy
+            level = 2 if share > 0.5 else 1 if share > 0.15 else -1 if share < -0.15 else 0
+            parts += [(one["text"][done : word.start], 0), (word.text, level)]
+            done = word.end
+        one["parts"] = [*parts, (one["text"][done:], 0)]
+    return found
+
+
+def _first(label: str | Sequence[str]) -> str | None:
+    return label if isinstance(label, str) else next(iter(label), None)
 
 
 def _curves(run: Run, metric: str) -> list[str]:

@@ -24,6 +24,9 @@ from textclf.labels import LabelSet
 PART = 1024
 """Texts that are computed together; meanwhile the next ones are tokenised. Longer parts save no padding."""
 
+EXPLAINED = 128
+"""Texts whose explanations are computed together: of each up to 64 texts more are scored."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -147,15 +150,23 @@ class Predictor:
             raise UsageError("only answers to single texts can be explained; this model reads pairs or questions")
         label_set = self.artifact.label_set if threshold is None else self.artifact.label_set.with_threshold(threshold)
         answered = (self._answer(window, label_set, top_k) for window in windows)
-        return ([self._explained(one) for one in window] for window in answered) if explain else answered
+        return (self._explained(window) for window in answered) if explain else answered
 
-    def _explained(self, prediction: Prediction) -> Prediction:
-        if not prediction.scores:
-            return replace(prediction, words=())
-        spans = words(prediction.text)
-        label = self.artifact.label_set.label2id[prediction.label]
-        probs_WC = self.predict_proba(without(prediction.text, spans))
-        return replace(prediction, words=weighed(prediction.text, spans, prediction.score, probs_WC[:, label]))
+    def _explained(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        found = []
+        for first in range(0, len(predictions), EXPLAINED):
+            part = predictions[first : first + EXPLAINED]
+            spans = [words(one.text) if one.scores else [] for one in part]
+            probs_WC = self.predict_proba(
+                text for one, of_text in zip(part, spans, strict=True) for text in without(one.text, of_text)
+            )
+            ends = np.cumsum([len(of_text) for of_text in spans])
+            for one, of_text, end in zip(part, spans, ends, strict=True):
+                label = self.artifact.label_set.label2id[one.label] if of_text else 0
+                left_W = probs_WC[end - len(of_text) : end, label]
+                weights = weighed(one.text, of_text, one.score, left_W) if of_text else ()
+                found.append(replace(one, words=weights))
+        return found
 
     def _answer(self, texts: Sequence[Item], label_set: LabelSet, top_k: int | None) -> list[Prediction]:
         if self._answers_questions:
