@@ -331,6 +331,7 @@ def test_the_command_says_where_the_page_is(
     assert Path(document["path"]) == made[0].folder / "eval" / "test.html" and Path(document["path"]).is_file()
     assert cli("report", str(made[0].folder), "-o", tmp_path / "x.md").stdout == f"{tmp_path / 'x.md'}\n"
     assert (tmp_path / "x.md").read_text(encoding="utf-8").startswith("# a &#60;b&#62;run\n")
+    assert cli("report", str(made[0].folder), "-f", "md", "-o", "-").stdout == (tmp_path / "x.md").read_text()
     for arguments, code in ((["nosuchrun"], 4), ([str(made[0].folder), "--format", "pdf"], 2)):
         failed = cli("report", *arguments)
         assert failed.returncode == code and "Traceback" not in failed.stderr

@@ -8,6 +8,7 @@ import typer
 
 from textclf.cli import terminal
 from textclf.cli.command import register
+from textclf.errors import UsageError
 
 
 def report(
@@ -25,13 +26,24 @@ def report(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Default: eval/SPLIT.html in the run folder.", show_default=False
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="- is standard output. Default: eval/SPLIT.html in the run folder.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
     """Write one page on a run: figures, confusions, mistakes, data. It holds texts of the data."""
+    from textclf.evaluation.report import compose
     from textclf.evaluation.report import report as run_report
 
+    if output == "-":
+        if terminal.settings.json:
+            raise UsageError("--json and --output - both ask for standard output", hint="give one of them")
+        _, _, text = compose(run, split=split, format=format or "html")  # type: ignore[arg-type]  # checked there
+        terminal.write(text.encode())
+        return
     written = run_report(run, split=split, format=format, output=output)  # type: ignore[arg-type]  # checked there
     path = str(written.path.absolute())
     if terminal.settings.json:

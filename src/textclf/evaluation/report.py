@@ -67,19 +67,24 @@ def report(
     what `evaluate` raises.
     """
     written = format or _format_of(output)
-    if written not in get_args(Format):
-        raise UsageError(f"format {written!r} is not known", hint=f"one of {', '.join(get_args(Format))}")
-    found = run if isinstance(run, Run) else runs.named(str(run)) if run is not None else runs.latest()
-    artifact = folder.read(found.model_folder)
-    chosen = split or ("test" if "test" in found.metrics else "validation")
-    document = _evaluation(found, chosen)
-    content = _content(found, artifact, document)
-    text: str = _html(content) if written == "html" else _template("report.md", markdown=True).render(content)
+    found, chosen, text = compose(run, split=split, format=written)
     path = Path(output) if output is not None else found.folder / runs.EVALUATIONS / f"{chosen}.{written}"
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint=f"name a file in it: {path / f'report.{written}'}")
     atomic.write_text(path, text)
     return Report(found.name, chosen, written, path)
+
+
+def compose(run: str | Path | Run | None, *, split: str | None, format: Format) -> tuple[Run, str, str]:
+    """The run, the split that was chosen, and the text of the page, which `report` writes. Raises as `report`."""
+    if format not in get_args(Format):
+        raise UsageError(f"format {format!r} is not known", hint=f"one of {', '.join(get_args(Format))}")
+    found = run if isinstance(run, Run) else runs.named(str(run)) if run is not None else runs.latest()
+    artifact = folder.read(found.model_folder)
+    chosen = split or ("test" if "test" in found.metrics else "validation")
+    content = _content(found, artifact, _evaluation(found, chosen))
+    text: str = _html(content) if format == "html" else _template("report.md", markdown=True).render(content)
+    return found, chosen, text
 
 
 def _format_of(output: str | Path | None) -> Format:
