@@ -233,7 +233,7 @@ def nasty(made: tuple[Run, Path], evaluated: EvalReport, tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("nasty") / PAYLOADS[3].replace("/", "")
     shutil.copytree(made[0].folder, folder)
     path = folder / "eval" / "test.json"
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = json.loads(json.dumps(evaluated.as_dict()))
     one = document["mistakes"][0]
     document["mistakes"] = [
         one | {"text": text, "text_pair": text, "target": text, "predicted": PAYLOADS[n - 1], "file": text}
