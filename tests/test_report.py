@@ -177,7 +177,7 @@ def test_every_figure_is_the_same_in_page_markdown_card_json_and_terminal(
             continue
         assert run.metrics["test"][name] == pytest.approx(value, abs=1e-6)
         assert (words, f"{value:.4f}") in rows
-        assert f"| {words} | {value:.4f} |" in markdown and f"| {words} | {value:.4f} |" in card
+        assert f"| {words} | {value:.4f} |" in markdown and f"| {words} | {value:.4f} " in card
         assert f"{value:.4f}" in shown
     for one in document["per_label"]:
         assert f"| {one['label']} | {one['f1']:.3f} | {one['precision']:.3f} |" in markdown

@@ -162,7 +162,7 @@ class Predictor:
             )
             ends = np.cumsum([len(of_text) for of_text in spans])
             for one, of_text, end in zip(part, spans, ends, strict=True):
-                label = self.artifact.label_set.label2id[one.label] if of_text else 0
+                label = self.artifact.label_set.label2id[one.scores[0][0]] if of_text else 0
                 left_W = probs_WC[end - len(of_text) : end, label]
                 weights = weighed(one.text, of_text, one.score, left_W) if of_text else ()
                 found.append(replace(one, words=weights))
