@@ -184,7 +184,10 @@ def _explained(mistakes: Sequence[Mapping[str, Any]], artifact: folder.Artifact)
     found = [{**one, "parts": None} for one in mistakes]
     if artifact.form != "text" or not found:
         return found
-    answers = load(artifact.folder, device="cpu").predictions([one["text"] for one in mistakes], explain=True)
+    try:
+        answers = load(artifact.folder, device="cpu").predictions([one["text"] for one in mistakes], explain=True)
+    except TextclfError:  # the evaluation is kept, and says the rest without the model
+        return found
     for one, answer in zip(found, answers, strict=True):
         heavy = max((abs(word.weight) for word in answer.words or ()), default=0.0)
         if not heavy or answer.label != _first(one["predicted"]):
