@@ -141,7 +141,7 @@ def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tm
     report = json.loads(cli("eval", "--json").stdout)
     assert list(report) == [
         "model", "dataset", "split", "metrics", "intervals", "per_label", "confusions", "reliability", "coverage",
-        "abstention", "questions",
+        "abstention", "questions", "slices", "wrong", "mistakes",
         "truncated", "overflow", "seconds",
     ]  # fmt: skip
     assert list(report["metrics"]) == metrics

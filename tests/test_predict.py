@@ -278,3 +278,16 @@ def test_a_new_file_has_ordinary_permissions_and_follows_links(tmp_path: Path) -
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "plain").read_bytes() == b"y"
     assert (tmp_path / "plain").stat().st_mode & 0o777 == 0o640
+
+
+def test_explained_answers_are_json_or_shaded_and_never_tsv(cli: Run, tiny_artifact: Path) -> None:
+    done = cli("predict", tiny_artifact, "--explain", input="my [red]card\x1b[31m\n")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert list(answer) == ["text", "label", "score", "words"]
+    assert list(answer["words"][0]) == ["text", "start", "end", "weight"]
+    table = cli("predict", tiny_artifact, "--explain", "--format", "table", input="my [red]card\x1b[31m\n").stdout
+    assert "my [red]card\\x1b[31m" in table
+    for arguments in (["--format", "tsv"], ["--output", "x.csv"]):
+        failed = cli("predict", tiny_artifact, "--explain", *arguments, input="a\n")
+        assert failed.returncode == 2 and "--explain does not fit" in failed.stderr

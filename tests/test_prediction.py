@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ import textclf
 import tiny_models
 from textclf.data.encoding import Encoded
 from textclf.errors import DataError, ModelError, UsageError
-from textclf.inference import reading
+from textclf.inference import explaining, reading
 from textclf.inference.prediction import Predictor, load
 
 STRANGE = [
@@ -347,3 +349,26 @@ def test_a_name_on_the_command_line_is_a_file_or_a_model(tmp_path: Path, monkeyp
 def test_what_is_no_list_of_texts_is_refused(predictor: Predictor, texts: Any) -> None:
     with pytest.raises(UsageError):
         predictor.predict(texts)
+
+
+def test_a_word_weighs_what_the_answer_loses_without_it(tiny_artifact: Path) -> None:
+    predictor = textclf.load(tiny_artifact, device="cpu")
+    text = "where is  my card, 你好 please"
+    (plain,) = predictor.predictions([text])
+    (found,) = predictor.predictions([text], explain=True)
+    assert plain.words is None and dataclasses.replace(found, words=None) == plain
+    assert found.words is not None
+    assert [one.text for one in found.words] == ["where", "is", "my", "card", ",", "你", "好", "please"]
+    assert all(text[one.start : one.end] == one.text for one in found.words)
+    (left,) = predictor.predictions(["where is  my , 你好 please"], top_k=3)
+    assert found.words[3].weight == pytest.approx(found.score - dict(left.scores)[found.label], abs=1e-6)
+    (empty,) = predictor.predictions(["  "], explain=True)
+    assert empty.words == ()
+    assert len(list(predictor.predictions(STRANGE, explain=True))) == len(STRANGE)
+
+
+def test_an_explanation_of_a_long_text_takes_a_bounded_number_of_answers() -> None:
+    text = " ".join(f"word{n}" for n in range(1000))
+    spans = explaining.words(text)
+    assert len(spans) <= explaining.MOST and spans[0][0] == 0 and spans[-1][1] == len(text)
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))

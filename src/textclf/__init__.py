@@ -21,6 +21,7 @@ _PUBLIC = {
     "audit": "textclf.evaluation.audit",
     "export": "textclf.evaluation.exporting",
     "load": "textclf.inference.prediction",
+    "report": "textclf.evaluation.report",
     "push": "textclf.artifact.hub",
     "TextclfError": "textclf.errors",
 }
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from textclf.evaluation.comparison import compare as compare
     from textclf.evaluation.evaluation import evaluate as evaluate
     from textclf.evaluation.exporting import export as export
+    from textclf.evaluation.report import report as report
     from textclf.inference.prediction import load as load
     from textclf.training.finetuning import finetune as finetune
 

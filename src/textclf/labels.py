@@ -113,6 +113,12 @@ class LabelSet:
             targets_NC[row, [self.label2id[name] for name in self._named(label)]] = 1
         return targets_NC
 
+    def labels(self, targets: np.ndarray) -> list[Label]:
+        """Ids to names, the inverse of `targets`: a name a row, or a tuple of them in a multi-label set."""
+        if not self.multi:
+            return [self.names[index] for index in targets.tolist()]
+        return [tuple(self.names[index] for index in np.flatnonzero(row_C)) for row_C in targets]
+
     def _named(self, label: Label | None) -> Sequence[str]:
         return (label,) if isinstance(label, str) else label or ()
 

@@ -396,6 +396,25 @@ def _means(values: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: float(of_rows.mean()) for name, of_rows in values.items()}
 
 
+def wrong_rows(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of the rows that were answered wrongly, the surest mistakes first, and how sure they were.
+
+    (wrong,) int64 and (wrong,) float32: the probability of the wrong label that was given, the highest of several;
+    where a multi-label row was given none that is wrong, 1 less that of the label that was missed.
+    """
+    decided = label_set.decide(probs_NC)
+    wrong_W = np.flatnonzero((decided != targets).reshape(len(targets), -1).any(axis=1))
+    if label_set.multi:
+        has, given, probs_WC = targets[wrong_W] == 1, decided[wrong_W] == 1, probs_NC[wrong_W]
+        added_W = np.where(given & ~has, probs_WC, 0).max(axis=1, initial=0)
+        missed_W = np.where(has & ~given, 1 - probs_WC, 0).max(axis=1, initial=0)
+        score_W = np.where(added_W > 0, added_W, missed_W)
+    else:
+        score_W = probs_NC[wrong_W, decided[wrong_W]]
+    order = np.argsort(-score_W, kind="stable")
+    return wrong_W[order], score_W[order]
+
+
 def wilson(right: int, total: int) -> tuple[float, float]:
     """The 95 % interval of a share, `right` of `total` (1 or more): Wilson 1927, good for few rows and shares near 0
     or 1 too."""

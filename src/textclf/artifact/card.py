@@ -11,13 +11,13 @@ from typing import Any
 
 from textclf import __version__, plugins, pretrained
 from textclf.artifact import folder, graph, screening
+from textclf.artifact.markdown import escaped, plain
 from textclf.artifact.screening import last_part
-from textclf.characters import UNSEEN
 from textclf.config import PLACE
 from textclf.labels import HALF, LabelSet
 from textclf.metrics import LOWER_IS_BETTER
 
-_METRICS = {
+METRICS = {
     # ours: (in words, the Hub's type)
     "question_accuracy": ("accuracy of questions", "accuracy"),
     "accuracy": ("accuracy", "accuracy"),
@@ -41,6 +41,7 @@ _METRICS = {
     "ece": ("expected calibration error", "ece"),
     "brier": ("Brier score", "brier_score"),
 }
+"""Metrics in the order of their interest, as the card and the report call them."""
 
 _CHANCE = {"question_chance": ("accuracy of questions, answered at random", "")}
 """Beside the metrics in the card's table, and no metric of the model's."""
@@ -56,9 +57,6 @@ FEW_ROWS = 20
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
-# What Markdown or HTML would act on.
-_ACTIVE = re.compile(r"[\\`*\[\]<>|~&$#!@]|(?<![^\W_])_|_(?![^\W_])|://|(?<=www)\.")
-
 
 def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
     """The card in Markdown with YAML front matter, for `repo_id` on the Hub or for the folder on disk.
@@ -66,7 +64,7 @@ def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
     It says only what is known, and holds no text of the data. The same artifact gives the same card.
     """
     facts = artifact.facts or folder.Facts(max_length=artifact.max_length)
-    base, dataset = _base(facts), _plain(last_part(facts.dataset or ""))
+    base, dataset = _base(facts), plain(last_part(facts.dataset or ""))
     title = (
         repo_id.partition("/")[2]
         if repo_id
@@ -74,7 +72,7 @@ def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
     )
     parts = [
         _front_matter(facts, title),
-        f"# {_md(title)}",
+        f"# {escaped(title)}",
         _what(artifact.label_set, base, dataset, facts),
         _labels(artifact.label_set, facts),
         _use(repo_id, artifact, facts),
@@ -100,11 +98,11 @@ def _front_matter(facts: folder.Facts, title: str) -> str:
     scores = {
         name: value
         for name, value in _numbers(facts.metrics.get(split, {})).items()
-        if name in _METRICS and name not in LOWER_IS_BETTER
+        if name in METRICS and name not in LOWER_IS_BETTER
     }
     if scores:
-        meta["metrics"] = sorted({_METRICS[name][1] for name in scores})
-        dataset = _plain(last_part(facts.dataset or "")) or "own data"
+        meta["metrics"] = sorted({METRICS[name][1] for name in scores})
+        dataset = plain(last_part(facts.dataset or "")) or "own data"
         about: dict[str, Any] = {"type": facts.dataset_id or dataset, "name": dataset, "split": split}
         if facts.dataset_id and facts.dataset_revision:
             about["revision"] = facts.dataset_revision
@@ -113,7 +111,7 @@ def _front_matter(facts: folder.Facts, title: str) -> str:
             "dataset": about,
             "metrics": [
                 {"type": kind, "name": words, "value": round(scores[name], 4)}
-                for name, (words, kind) in _METRICS.items()
+                for name, (words, kind) in METRICS.items()
                 if name in scores
             ],
         }
@@ -126,7 +124,9 @@ def _what(label_set: LabelSet, base: str, dataset: str, facts: folder.Facts) -> 
     if label_set.multi:
         says = f"which of {count} labels fit it: none, one or several"
     else:
-        which = " or ".join(f"**{_md(name)}**" for name in label_set.names) if count == 2 else f"one of {count} labels"
+        which = (
+            " or ".join(f"**{escaped(name)}**" for name in label_set.names) if count == 2 else f"one of {count} labels"
+        )
         says = f"which label fits it best: {which}"
     made = f"It is {_base_link(base, facts)} fine-tuned" if base else "It was fine-tuned"
     rows = facts.splits.get("train")
@@ -150,7 +150,9 @@ def _what(label_set: LabelSet, base: str, dataset: str, facts: folder.Facts) -> 
 
 def _labels(label_set: LabelSet, facts: folder.Facts) -> str:
     counted = bool(facts.label_counts)
-    rows = [[_md(name)] + ([_number(facts.label_counts.get(name, 0))] if counted else []) for name in label_set.names]
+    rows = [
+        [escaped(name)] + ([_number(facts.label_counts.get(name, 0))] if counted else []) for name in label_set.names
+    ]
     heads = ["label", *(["rows in train"] if counted else [])]
     if label_set.thresholds is not None and len(set(label_set.thresholds)) > 1:
         heads.append("given from")
@@ -286,7 +288,7 @@ def _results(facts: folder.Facts) -> str:
     values = {split: _numbers(facts.metrics[split]) for split in splits}
     rows = [
         [words, *(_with_interval(facts, split, name, values[split].get(name)) for split in splits)]
-        for name, (words, _) in {"question_accuracy": _METRICS["question_accuracy"], **_CHANCE, **_METRICS}.items()
+        for name, (words, _) in {"question_accuracy": METRICS["question_accuracy"], **_CHANCE, **METRICS}.items()
         if any(name in values[split] for split in splits)
     ]
     if any(facts.splits.get(split) for split in splits):
@@ -298,7 +300,8 @@ def _results(facts: folder.Facts) -> str:
     )
     sure = "\n\nIn brackets: 95 % intervals, for texts drawn like these." if facts.intervals else ""
     table = _table(["", *splits], rows, numbers_from=1)
-    return f"## Results\n\n{table}{sure}{chosen if 'validation' in splits else ''}{_beside(facts, values)}"
+    besides = (chosen if "validation" in splits else "") + _beside(facts, values) + _confused(facts)
+    return f"## Results\n\n{table}{sure}{besides}"
 
 
 def _with_interval(facts: folder.Facts, split: str, name: str, value: float | None) -> str:
@@ -320,14 +323,26 @@ def _beside(facts: folder.Facts, values: dict[str, dict[str, float]]) -> str:
     split = next((split for split in values if all(_numbers(of.get(split) or {}) for _, of in measured)), None)
     if not measured or split is None:
         return ""
-    names = [name for name in _METRICS if name in _numbers(measured[0][1][split])]
+    names = [name for name in METRICS if name in _numbers(measured[0][1][split])]
     scored = [(_BASELINES[name], _numbers(of[split])) for name, of in measured]
     rows = [
         [title, *(f"{of[name]:.4f}" if name in of else "" for name in names)]
         for title, of in [*scored, ("this model", values[split])]
     ]
-    table = _table(["", *(_METRICS[name][0] for name in names)], rows, numbers_from=1)
-    return f"\n\nBeside it, on {_md(split)}:\n\n{table}"
+    table = _table(["", *(METRICS[name][0] for name in names)], rows, numbers_from=1)
+    return f"\n\nBeside it, on {escaped(split)}:\n\n{table}"
+
+
+def _confused(facts: folder.Facts) -> str:
+    """The most frequent confusions as a table; nothing where none is recorded."""
+    rows = [
+        [escaped(str(one.get("target"))), escaped(str(one.get("predicted"))), _number(one.get("count")), f"{share:.1%}"]
+        for one in facts.confusions
+        if isinstance(one, dict) and isinstance(share := one.get("share"), (int, float))
+    ]
+    heads = ["true label", "answered", "texts", "share of label"]
+    said = f"\n\nMost often confused on {_split_reported(facts)}:\n\n"
+    return said + _table(heads, rows, numbers_from=2) if rows else ""
 
 
 def _training(facts: folder.Facts, base: str, dataset: str) -> str:
@@ -338,7 +353,9 @@ def _training(facts: folder.Facts, base: str, dataset: str) -> str:
             + (f", revision `{_code(facts.dataset_revision)}`" * bool(facts.dataset_revision))
         )
     if facts.splits:
-        lines.append("- Texts: " + ", ".join(f"{_number(rows)} {_md(split)}" for split, rows in facts.splits.items()))
+        lines.append(
+            "- Texts: " + ", ".join(f"{_number(rows)} {escaped(split)}" for split, rows in facts.splits.items())
+        )
     if facts.fingerprint:
         lines.append(f"- Fingerprint of the texts and labels as they were trained on: `{_code(facts.fingerprint)}`")
     if base:
@@ -348,24 +365,31 @@ def _training(facts: folder.Facts, base: str, dataset: str) -> str:
     lines.append(f"- Reads {_reach(facts)}")
     if facts.environment:
         lines.append(
-            "- Made with " + ", ".join(f"{_md(name)} {_md(value)}" for name, value in facts.environment.items())
+            "- Made with " + ", ".join(f"{escaped(name)} {escaped(value)}" for name, value in facts.environment.items())
         )
     config = _config(facts.config)
     return "## Training\n\n" + "\n".join(lines) + (f"\n\n{config}" if config else "")
 
 
-def _config(config: dict[str, Any]) -> str:
+def configuration(config: dict[str, Any]) -> str:
+    """The settings that were made, as YAML; paths in them are cut to their last part."""
     import yaml
 
     said = {
-        _plain(section): {_plain(key): _portable(value) for key, value in values.items() if value is not None}
+        plain(section): {plain(key): _portable(value) for key, value in values.items() if value is not None}
         for section, values in config.items()
         if isinstance(values, dict)
     }
     if not said:
         return ""
+    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1000).rstrip()
+
+
+def _config(config: dict[str, Any]) -> str:
+    text = configuration(config)
+    if not text:
+        return ""
     # Tildes: no value can begin a line of YAML with them unquoted, so none can end the block.
-    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1000).rstrip()
     return f"<details>\n<summary>Configuration</summary>\n\n~~~~yaml\n{text}\n~~~~\n\n</details>"
 
 
@@ -390,7 +414,7 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
     kind = (artifact.config.get("text_config") or artifact.config).get("model_type")
     if kind in plugins.names(plugins.BACKBONES):
         limits.append(
-            f"Its architecture, {_md(kind)}, is of a package that has to be installed, and imported, beforehand."
+            f"Its architecture, {escaped(kind)}, is of a package that has to be installed, and imported, beforehand."
         )
     train = facts.splits.get("train")
     if train and train < 1000:
@@ -472,36 +496,36 @@ def _on_shipped(facts: folder.Facts) -> bool:
 
 
 def _base(facts: folder.Facts) -> str:
-    return _plain(last_part(facts.base_model or ""))
+    return plain(last_part(facts.base_model or ""))
 
 
 def _link(text: str, name: str | None, revision: str | None) -> str:
-    return f"[{_md(text)}](https://huggingface.co/{name})" if _on_hub(name, revision) else _md(text)
+    return f"[{escaped(text)}](https://huggingface.co/{name})" if _on_hub(name, revision) else escaped(text)
 
 
 def _base_link(base: str, facts: folder.Facts) -> str:
     # What is shipped is no repository on the Hub.
-    return _md(base) if _on_shipped(facts) else _link(base, facts.base_model, facts.base_revision)
+    return escaped(base) if _on_shipped(facts) else _link(base, facts.base_model, facts.base_revision)
 
 
 def _data_link(dataset: str, facts: folder.Facts) -> str:
     if not _on_hub(facts.dataset_id, "any"):
-        return _md(dataset)
-    return f"[{_md(dataset)}](https://huggingface.co/datasets/{facts.dataset_id})"
+        return escaped(dataset)
+    return f"[{escaped(dataset)}](https://huggingface.co/datasets/{facts.dataset_id})"
 
 
 def _portable(value: Any) -> Any:
     if isinstance(value, str):
-        return _plain(last_part(value))
+        return plain(last_part(value))
     if isinstance(value, (list, tuple)):
         return [_portable(item) for item in value]
     if isinstance(value, dict):
-        return {_plain(str(key)): _portable(item) for key, item in value.items()}
+        return {plain(str(key)): _portable(item) for key, item in value.items()}
     return value
 
 
 def _some(names: list[str]) -> str:
-    listed = ", ".join(_md(name) for name in names[:10])
+    listed = ", ".join(escaped(name) for name in names[:10])
     return f"{listed} and {len(names) - 10} more labels" if len(names) > 10 else listed
 
 
@@ -514,16 +538,5 @@ def _number(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
-def _plain(text: str) -> str:
-    """Foreign text on one line, without characters that are not seen."""
-    return re.sub(" +", " ", UNSEEN.sub(" ", text)).strip()
-
-
-def _md(text: str) -> str:
-    """Foreign text as text: whatever Markdown, HTML or the Hub would act on is written as a character reference."""
-    safe = _ACTIVE.sub(lambda match: "".join(f"&#{ord(char)};" for char in match[0]), _plain(text))
-    return safe or "(empty)"
-
-
 def _code(text: str | None) -> str:
-    return _plain(text or "").replace("`", "'")
+    return plain(text or "").replace("`", "'")

@@ -70,6 +70,8 @@ class Facts:
     dataset: what the user calls it; dataset_id: the Hub id behind it, None for files of one's own.
     metrics: split name -> metric name -> value, of the model in this folder.
     baselines: what the model was measured against: `name` (majority, tfidf, probe), `rows`, `seconds` and `metrics`.
+    confusions: the most frequent ones of the split that the card reports, as `metrics.Confusion`; none where a text may
+        have several labels.
     label_counts: label name -> rows in train.
     thresholds: probability from which each label is given, in the order of the labels, where a text may have several;
         None: 0.5 for all, or one label a text.
@@ -100,6 +102,7 @@ class Facts:
     intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     baselines: list[dict[str, Any]] = field(default_factory=list)
+    confusions: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -92,6 +92,22 @@ class Run:
             raise ModelError(f"run {self.name}: its {CONFIG} cannot be read: {err}") from err
         return document if isinstance(document, dict) else {}
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, in order: `step` with `loss` and the like, or with `validation` metrics. Of a run
+        that is at work, without a line that is half written; empty where there is none."""
+        try:
+            text = (self.folder / METRICS).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        lines = []
+        for line in text.split("\n"):
+            with suppress(ValueError):
+                found = json.loads(line)
+                if isinstance(found, dict) and isinstance(found.get("step"), int):
+                    lines.append(found)
+        return lines
+
     def update(self, **changes: Any) -> Run:
         """Write run.json with these changes, and give the run as it then stands."""
         document = {**self.document, **changes, "updated": _now()}

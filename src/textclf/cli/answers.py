@@ -12,6 +12,8 @@ from textclf.cli import terminal
 from textclf.data.spreadsheets import guarded
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from textclf.inference.prediction import Prediction
 
 FORMATS = ("tsv", "csv", "jsonl", "json", "table")
@@ -140,13 +142,24 @@ def _object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
     # Eight digits are all that a float32 has to say.
     if layout.several:
         scores_of = {label: float(f"{score:.8g}") for label, score in prediction.scores}
-        return {**texts, "labels": list(prediction.labels), "scores": scores_of}
+        return {**texts, "labels": list(prediction.labels), "scores": scores_of, **_words(prediction)}
     scores = [{"label": label, "score": float(f"{score:.8g}")} for label, score in layout.scores(prediction)]
     if prediction.choices is not None:
         return _question_object(prediction, layout)
     if layout.pairs is None:
-        return {**texts, **scores[0], **_reason(prediction, layout)}
-    return {**texts, "scores": scores}
+        return {**texts, **scores[0], **_reason(prediction, layout), **_words(prediction)}
+    return {**texts, "scores": scores, **_words(prediction)}
+
+
+def _words(prediction: Prediction) -> dict[str, Any]:
+    """What the best label rests on, where that was asked for."""
+    if prediction.words is None:
+        return {}
+    found = [
+        {"text": one.text, "start": one.start, "end": one.end, "weight": round(one.weight, 6)}
+        for one in prediction.words
+    ]
+    return {"words": found}
 
 
 def _question_object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
@@ -187,7 +200,7 @@ def _table(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[
     names = {label: terminal.safe(label) for label in layout.labels}
     width = max(len("label"), *(cell_len(name) for name in names.values()))
 
-    def row(label: str, score: str, text: str, style: str) -> str:
+    def row(label: str, score: str, text: str | Text, style: str) -> str:
         column = min(width, max(8, console.width // 3))
         # A label that is cut ends in an ellipsis; set_cell_size counts wide characters as two.
         shown = label if cell_len(label) <= column else set_cell_size(label, column - 1) + "…"
@@ -197,7 +210,7 @@ def _table(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[
         return capture.get()
 
     def rows(prediction: Prediction) -> Iterator[str]:
-        text = terminal.safe(_in_table(prediction)[:_TABLE_TEXT])
+        text = _shaded(prediction) if prediction.words else terminal.safe(_in_table(prediction)[:_TABLE_TEXT])
         for label, score in layout.scores(prediction):
             name, style = ("-", "dim") if label is None else (names[label], "bold")
             yield row(name, f"{score:.3f}{_reason_cell(prediction.abstained, layout)}", text, style)
@@ -212,6 +225,23 @@ def _table(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[
 def _reason_cell(reason: str | None, layout: Layout) -> str:
     """As wide whether there is an answer or not; nothing where the model always answers."""
     return f"  {reason or '':26}" if layout.abstains else ""
+
+
+def _shaded(prediction: Prediction) -> Text:
+    """A text whose words stand out by their weight, as far as a table shows it."""
+    from rich.text import Text
+
+    shown, done = Text(), 0
+    text, found = prediction.text[:_TABLE_TEXT], prediction.words or ()
+    most = max(abs(one.weight) for one in found) or 1.0
+    for one in found:
+        shown.append(terminal.safe(text[done : one.start]))
+        share = one.weight / most
+        style = "bold black on yellow" if share > 0.5 else "yellow" if share > 0.15 else "blue" if share < -0.15 else ""
+        shown.append(terminal.safe(text[one.start : one.end]), style)
+        done = one.end
+    shown.append(terminal.safe(text[done:]))
+    return shown
 
 
 def _in_table(prediction: Prediction) -> str:

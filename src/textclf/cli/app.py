@@ -68,9 +68,20 @@ def _root(
     pass
 
 
-from textclf.cli import audit, compare, evaluate, export, finetune, predict, prepare, push, runs  # noqa: E402
+from textclf.cli import (  # noqa: E402
+    audit,
+    compare,
+    evaluate,
+    export,
+    finetune,
+    predict,
+    prepare,
+    push,
+    report,
+    runs,
+)
 
-for _room in (prepare, audit, finetune, evaluate, compare, predict, export, push):
+for _room in (prepare, audit, finetune, evaluate, compare, report, predict, export, push):
     _room.add_to(app)
 runs.add_to(app)
 

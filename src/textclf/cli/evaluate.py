@@ -42,6 +42,12 @@ def evaluate(
     label_delimiter: LabelDelimiterOpt = None,
     label_columns: LabelColumnsOpt = None,
     columns: ColumnsOpt = None,
+    slice_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="Results by the values of this column too. Repeatable.", show_default=False
+        ),
+    ] = None,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,6 +83,7 @@ def evaluate(
             columns=names(columns),
             abstain_below=abstain_below,
             target_accuracy=target_accuracy,
+            slice_by=tuple(dict.fromkeys(slice_by or ())),
             device=device or "auto",
             runtime=runtime or "auto",
             head=head,

@@ -311,11 +311,12 @@ def _estimate(request: Any) -> None:
 
 def _finetune(request: Any, *, out: Path | None, overwrite: bool, same_data: list[str]) -> None:
     from textclf.cli.progress import EventDisplay
-    from textclf.cli.render import baselines_table, metrics_table
+    from textclf.cli.render import baselines_table, confusions_table, history_table, metrics_table
     from textclf.config import check_complete
 
     check_complete(request)  # before torch is imported, which takes seconds
     from textclf.artifact.folder import read
+    from textclf.metrics import Confusion, metrics_of
     from textclf.training.finetuning import finetune as run_finetune
 
     with EventDisplay() as display:
@@ -341,16 +342,23 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool, same_data: lis
     terminal.out().print(metrics_table(run.metrics))
     if run.document.get("baselines"):
         terminal.out().print(baselines_table(run.document["baselines"], run.metrics, run.document["seconds"]))
+    artifact = read(run.model_folder)
+    course = history_table(run.history, metrics_of(artifact.label_set).HEADLINE[0])
+    if course is not None:
+        terminal.show(course)
+    if artifact.facts is not None and artifact.facts.confusions:
+        terminal.show(confusions_table([Confusion(**one) for one in artifact.facts.confusions]))
     reference = run.name if out is None else str(run.folder)
     terminal.say(f"model: {run.model_folder}")
     terminal.say("next:")
     asked = {
         "text": 'echo "a text to classify"',
         "pair": r'printf "one text\tanother text\n"',
-    }.get(read(run.model_folder).form, """echo '{"question": "What is 2 + 2?", "choices": ["3", "4"]}'""")
+    }.get(artifact.form, """echo '{"question": "What is 2 + 2?", "choices": ["3", "4"]}'""")
     for command in (
         f"{asked} | textclf predict {reference}",
         f"textclf eval {reference}",
+        f"textclf report {reference}",
         f"textclf push {reference} OWNER/NAME",
     ):
         terminal.say(f"  {command}")

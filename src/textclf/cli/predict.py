@@ -65,6 +65,9 @@ def predict(
     ] = None,
     abstain_below: AbstainBelowOpt = None,
     target_accuracy: TargetAccuracyOpt = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which words the best label rests on: table, jsonl or json.")
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -129,10 +132,20 @@ def predict(
     and in json {"text", "labels": [...], "scores": {label: score}}. A label is
     given from the model's own threshold on, or from --threshold. --top-k gives
     the N best scores whatever the threshold; `labels` in json stays the answer.
+
+    With --explain each word of a text (up to 64 parts) is left out in turn;
+    its weight is what the probability of the best label loses by that. In
+    json "words": [{"text", "start", "end", "weight"}]; in the table words that
+    speak for the label are shaded. Each text takes as many answers as it has
+    words.
     """
     device = device or "auto"
     _check_device(device)
     wanted = _format(format, output)
+    if explain and wanted in ("tsv", "csv"):
+        if format is not None or output not in (None, "-"):
+            raise UsageError(f"--explain does not fit into {wanted}", hint="give --format jsonl, json or table")
+        wanted = "jsonl"
     reference, paths = _model_and_files(named_model, [*([] if model is None else [model]), *(files or [])])
     destination = _destination(output, paths)
 
@@ -176,14 +189,14 @@ def predict(
         form=predictor.artifact.form,
     )
     encoding = sys.stdout.encoding if wanted == "table" and destination is None and sys.stdout is not None else "utf-8"
-    how = [dataclasses.asdict(layout), dataclasses.asdict(columns), runtime, device, floor, __version__]
+    how = [dataclasses.asdict(layout), dataclasses.asdict(columns), runtime, device, floor, explain, __version__]
     can_resume = reading.STDIN not in paths and wanted != "table"
     of = [how, _stamps([*map(Path, paths), *sorted(artifact.folder.rglob("*"))])] if can_resume else None
     with _file(destination, of) as file:
         count.go_on(file.state)
         rest = itertools.islice(windows, count.windows, None)
         predictions = count.counted(
-            predictor.window_predictions(rest, top_k=top_k, threshold=threshold, abstain_below=floor)
+            predictor.window_predictions(rest, top_k=top_k, threshold=threshold, abstain_below=floor, explain=explain)
         )
         synced_at = time.monotonic()
         try:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from textclf.abstention import Abstention
     from textclf.evaluation.evaluation import EvalReport
     from textclf.evaluation.questions import QuestionReport
+    from textclf.evaluation.slices import Slice
     from textclf.intervals import Interval
-    from textclf.metrics import LabelErrors
+    from textclf.metrics import Confusion, LabelErrors
     from textclf.training.estimate import Estimate
 
 SHOWN_METRICS = {
@@ -119,10 +120,9 @@ def show_report(report: EvalReport) -> None:
     console.print(labels)
     _say_rest(len(ranked), "labels")
     if report.confusions:
-        pairs = new_table("true label", "answered", "texts", "share of label", caption="largest confusions")
-        for pair in report.confusions[:10]:
-            pairs.add_row(foreign(pair.target), foreign(pair.predicted), f"{pair.count:,}", f"{pair.share:.1%}")
-        console.print(pairs)
+        console.print(confusions_table(report.confusions[:10]))
+    for column, slices in report.slices.by_column.items():
+        console.print(_slices_table(column, slices))
     if report.label_errors:
         _show_label_errors(report.label_errors)
     absent = report.metrics.absent_labels
@@ -138,6 +138,38 @@ def show_report(report: EvalReport) -> None:
             f"{report.truncated:,} of {report.metrics.rows:,} texts are longer than the model reads at once "
             f"and {FATES[report.overflow]}"
         )
+
+
+def confusions_table(confusions: Sequence[Confusion]) -> Table:
+    """Confused pairs, as they come."""
+    pairs = new_table("true label", "answered", "texts", "share of label", caption="largest confusions")
+    for pair in confusions:
+        pairs.add_row(foreign(pair.target), foreign(pair.predicted), f"{pair.count:,}", f"{pair.share:.1%}")
+    return pairs
+
+
+def history_table(history: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
+    """The course of the training loss and of a validation metric as sparklines; None where nothing was trained."""
+    from textclf.evaluation.charts import sparkline
+
+    losses = [float(line["loss"]) for line in history if isinstance(line.get("loss"), (int, float))]
+    measured = [line["validation"] for line in history if isinstance(line.get("validation"), dict)]
+    values = [float(one[metric]) for one in measured if isinstance(one.get(metric), (int, float))]
+    if not losses:
+        return None
+    table = new_table("over the run", "", "first", "last")
+    for name, course in (("train loss", losses), (f"validation {SHOWN_METRICS[metric]}", values)):
+        if course:
+            table.add_row(name, sparkline(course), f"{course[0]:.4f}", f"{course[-1]:.4f}")
+    return table
+
+
+def _slices_table(column: str, slices: Sequence[Slice]) -> Table:
+    table = new_table(terminal.safe(column), "texts", "answered rightly", "95 % interval", "macro-F1")
+    for one in slices:
+        interval = f"{one.low:.3f} to {one.high:.3f}"
+        table.add_row(foreign(one.name), f"{one.rows:,}", f"{one.accuracy:.4f}", interval, f"{one.macro_f1:.4f}")
+    return table
 
 
 def _show_label_errors(errors: Sequence[LabelErrors]) -> None:

@@ -79,6 +79,13 @@ class Encoded:
         counts: np.ndarray = np.unique(self.text, return_counts=True)[1]
         return counts
 
+    @property
+    def tokens_read(self) -> np.ndarray:
+        """Tokens of each text that the model reads, over all its windows: (texts,) int64."""
+        if self.text is None or not len(self):
+            return self.lengths
+        return np.add.reduceat(self.lengths, np.cumsum(self.windows) - self.windows)  # type: ignore[no-any-return]
+
     def rows_of(self, texts: np.ndarray) -> np.ndarray:
         """The rows of some texts, given in ascending order: (rows,) int64."""
         return texts if self.text is None else np.flatnonzero(np.isin(self.text, texts))

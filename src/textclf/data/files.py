@@ -85,6 +85,11 @@ class Records:
         """The record number of the row at this position."""
         return self.numbers[index] if self.numbers is not None else index + 1
 
+    def values(self, name: str) -> list[Any]:
+        """One column as plain Python values."""
+        column = self.column(name)
+        return column if isinstance(column, list) else column.to_pylist()  # type: ignore[no-any-return]
+
 
 def data_file(path: Path, *, name: str | None = None) -> DataFile | None:
     """The file as one that can be read, or None when its extension says that it cannot."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from textclf import atomic, config, paths
 from textclf.config import DataConfig
@@ -161,6 +162,25 @@ def read_labelled(
         logger.warning("%s: %s rows without label are left out", source.name, f"{len(rows) - len(labelled):,}")
     filled = cleaning.fill_empty(labelled)
     return forms.formed(filled, question_form) if question_form is not None else filled
+
+
+def read_column(
+    dataset: str | Path, column: str, rows: Rows, *, columns_of_file: tuple[str, ...] | None = None
+) -> list[Any]:
+    """What another column of a data set says of rows that were read from it: (rows,), None where it says nothing.
+
+    columns_of_file: names of all columns of a csv or tsv without a header line. Raises DataError where a file that
+    the rows come from has no such column.
+    """
+    wanted = set(pc.unique(rows.table.column("file")).to_pylist())
+    said: dict[tuple[str, int], Any] = {}
+    for parts in open_source(str(dataset)).records(columns_of_file).values():
+        for part in parts:
+            if part.file in wanted:
+                columns.require(part, column, "--slice-by")
+                said |= {(part.file, part.number(place)): one for place, one in enumerate(part.values(column))}
+    places = zip(rows.table.column("file").to_pylist(), rows.table.column("row").to_pylist(), strict=True)
+    return [said.get(place) for place in places]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------

@@ -16,10 +16,12 @@ from textclf.artifact import folder, hub, runs
 from textclf.artifact.runs import Run
 from textclf.data.encoding import Encoded, encode_rows
 from textclf.data.forms import answers_of, questions_of
-from textclf.data.preparation import prepare, read_labelled
+from textclf.data.preparation import prepare, read_column, read_labelled
 from textclf.data.rows import Rows
 from textclf.errors import DataError, GateError, UsageError
+from textclf.evaluation.mistakes import Mistake, find_mistakes
 from textclf.evaluation.questions import QuestionReport, report_questions
+from textclf.evaluation.slices import Slices, by_label_frequency, slice_by_column, slice_by_number
 from textclf.inference import runtimes
 from textclf.intervals import Answers, Interval, intervals
 from textclf.labels import LabelSet
@@ -52,6 +54,7 @@ class EvalReport:
     intervals: the 95 % interval of every metric that is defined, by its name. reliability: how confidence and truth go
     together, by bins of confidence. coverage: what answering the surest texts only would bring, None where a text may
     have several labels; abstention: what it brought at the threshold that was asked for, None where none was.
+    wrong: texts that were answered wrongly; mistakes: the surest of them, and some of each frequent confusion.
     """
 
     model: str
@@ -62,6 +65,9 @@ class EvalReport:
     per_label: tuple[LabelMetrics, ...]
     confusions: tuple[Confusion, ...] | None
     label_errors: tuple[LabelErrors, ...] | None
+    slices: Slices
+    wrong: int
+    mistakes: tuple[Mistake, ...]
     truncated: int
     seconds: float
     reliability: tuple[Bin, ...]
@@ -85,6 +91,9 @@ class EvalReport:
             "coverage": None if self.coverage is None else as_points(self.coverage),
             "abstention": None if self.abstention is None else asdict(self.abstention),
             "questions": None if self.questions is None else asdict(self.questions),
+            "slices": asdict(self.slices),
+            "wrong": self.wrong,
+            "mistakes": [asdict(one) for one in self.mistakes],
             "truncated": self.truncated,
             "overflow": self.overflow,
             "seconds": round(self.seconds, 3),
@@ -140,6 +149,7 @@ def evaluate(
     columns: tuple[str, ...] | None = None,
     abstain_below: float | None = None,
     target_accuracy: float | None = None,
+    slice_by: tuple[str, ...] = (),
     device: str = "auto",
     runtime: str = "auto",
     head: str | None = None,
@@ -150,8 +160,9 @@ def evaluate(
     model: run, run name, folder or Hub id; None is the latest finished run. dataset: another data set with the
     same label names; None is the one that the run was made from, split as it was then. split: None is test
     where there is one, else validation. abstain_below, target_accuracy: report what answering from a threshold on
-    brings, given as it is or as the accuracy on validation that chooses it. device, runtime, head: as for
-    `load`. on_progress: called with texts done and texts in all.
+    brings, given as it is or as the accuracy on validation that chooses it. slice_by: columns of the data by whose
+    values results are given too. device, runtime, head: as for `load`. on_progress: called with texts done and texts
+    in all.
 
     Raises UsageError where a model without a run is given no data set or the threshold cannot be had, DataError for
     labels that the model does not know (file and row), and what reading the model and the data raises.
@@ -170,19 +181,32 @@ def evaluate(
         label_columns=label_columns,
         columns=columns,
     )
+    run = run_of(artifact)
+    values = {column: _values(column, rows, dataset, columns, run) for column in slice_by}
     started = time.monotonic()
     answers, encoded = answer(artifact, rows, device=device, runtime=runtime, head=head, on_progress=on_progress)
     targets_N, probs_NC, label_set = answers.targets, answers.probs_NC, artifact.label_set
     metrics, questions = measured(answers), questions_of(rows)
+    per_label = measure_labels(targets_N, probs_NC, label_set)
+    wrong, mistakes = find_mistakes(rows, targets_N, probs_NC, label_set)
     report = EvalReport(
         model=runs.title(artifact.folder),
         dataset=name,
         split=split,
         metrics=metrics,
         intervals=intervals(answers, metrics),
-        per_label=measure_labels(targets_N, probs_NC, label_set),
+        per_label=per_label,
         confusions=confusions(targets_N, probs_NC, label_set),
         label_errors=label_errors(targets_N, probs_NC, label_set),
+        slices=Slices(
+            by_length=slice_by_number(encoded.tokens_read, "tokens", targets_N, probs_NC, label_set),
+            by_label_frequency=by_label_frequency(per_label, artifact.facts.label_counts if artifact.facts else {}),
+            by_column={
+                column: slice_by_column(of_rows, targets_N, probs_NC, label_set) for column, of_rows in values.items()
+            },
+        ),
+        wrong=wrong,
+        mistakes=mistakes,
         reliability=reliability(targets_N, probs_NC, label_set),
         coverage=None if label_set.multi else coverage_curve(answers.confidence, answers.right),
         abstention=None
@@ -193,7 +217,6 @@ def evaluate(
         overflow=artifact.overflow,
         questions=None if questions is None else report_questions(questions, probs_NC, label_set),
     )
-    run = run_of(artifact)
     if run is not None and dataset is None:
         atomic.write_json(run.folder / runs.EVALUATIONS / f"{split}.json", report.as_dict())
     return report
@@ -282,6 +305,17 @@ def own_rows(artifact: folder.Artifact, split: str | None) -> tuple[Rows, str, s
     if chosen not in prepared.splits:
         raise UsageError(f"{prepared.name} has no split {chosen!r}", hint=f"it has {', '.join(prepared.splits)}")
     return prepared.rows(chosen), chosen, prepared.name
+
+
+def _values(
+    column: str, rows: Rows, dataset: str | Path | None, columns: tuple[str, ...] | None, run: Run | None
+) -> list[Any]:
+    """What a column says of each row, where the rows are of a data set that was named or of a run's own."""
+    if dataset is None:
+        assert run is not None
+        data = run.config["data"]
+        dataset, columns = data["dataset"], tuple(data["columns"]) if data.get("columns") else None
+    return read_column(dataset, column, rows, columns_of_file=columns)
 
 
 def targets(rows: Rows, label_set: LabelSet) -> np.ndarray:

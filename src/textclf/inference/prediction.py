@@ -16,12 +16,16 @@ from textclf.data.choices import LETTERS, VERDICTS, checked_choices, choice_scor
 from textclf.data.encoding import Encoded, encode
 from textclf.errors import DataError, ModelError, UsageError
 from textclf.inference import reading
+from textclf.inference.explaining import Word, weighed, without, words
 from textclf.inference.reading import Item
 from textclf.inference.runtimes import Runtime, check, check_finite, open_runtime
 from textclf.labels import LabelSet
 
 PART = 1024
 """Texts that are computed together; meanwhile the next ones are tokenised. Longer parts save no padding."""
+
+EXPLAINED = 128
+"""Texts whose explanations are computed together: of each up to 64 texts more are scored."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Prediction:
         question with choices, letters: A is the first choice, and the probabilities of all of them sum to 1.
     truncated: the text had more tokens than the model reads at once, and what `model.overflow` says became of it.
     abstained: why the text gets no label though one is the best, None where it gets one; `labels` is then ().
+    words: what the most probable of these labels rests on, where that was asked for; () where none was given.
     text_pair: the second text of a pair. choices: of a question; choice_scores: their probabilities, in their order.
     """
 
@@ -45,6 +50,7 @@ class Prediction:
     choices: tuple[str, ...] | None = None
     choice_scores: tuple[float, ...] | None = None
     abstained: str | None = None
+    words: tuple[Word, ...] | None = None
 
     @property
     def label(self) -> str | None:
@@ -121,6 +127,7 @@ class Predictor:
         threshold: float | None = None,
         abstain_below: float | None = None,
         target_accuracy: float | None = None,
+        explain: bool = False,
     ) -> Iterator[Prediction]:
         """One prediction per text, in order, while texts are still being read; memory does not grow with their number.
 
@@ -128,10 +135,11 @@ class Predictor:
         threshold: with a multi-label model, a label is given from this probability on, in place of the model's own.
         abstain_below: with any other, give no answer of a lower score; target_accuracy: choose that score so that this
         share of the answers was right on validation.
+        explain: give the `words` that the best label rests on; of up to 64 of them, which takes as many answers.
 
         Texts are taken in windows of up to a few thousand; `window_predictions` leaves the cutting to you.
-        Raises UsageError for a str in place of many texts, a text that is none of this model's, a top_k below 1, or a
-        threshold to abstain by that cannot be had.
+        Raises UsageError for a str in place of many texts, a text that is none of this model's, a top_k below 1, a
+        threshold to abstain by that cannot be had, or an explanation of anything but single texts.
         """
         windows = self.window_predictions(
             reading.windows(self._checked(texts)),
@@ -139,6 +147,7 @@ class Predictor:
             threshold=threshold,
             abstain_below=abstain_below,
             target_accuracy=target_accuracy,
+            explain=explain,
         )
         return (prediction for window in windows for prediction in window)
 
@@ -150,17 +159,37 @@ class Predictor:
         threshold: float | None = None,
         abstain_below: float | None = None,
         target_accuracy: float | None = None,
+        explain: bool = False,
     ) -> Iterator[list[Prediction]]:
         """The predictions of each window of texts as soon as it is there. A window is held and computed as a whole."""
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is {top_k}; it is the number of labels per text, 1 or more")
+        if explain and self.artifact.form != "text":
+            raise UsageError("only answers to single texts can be explained; this model reads pairs or questions")
         label_set = self.artifact.label_set if threshold is None else self.artifact.label_set.with_threshold(threshold)
         floor = self.artifact.threshold(abstain_below=abstain_below, target_accuracy=target_accuracy)
-        if floor is None:
-            return (self._answer(window, label_set, top_k) for window in windows)
-        if top_k is not None:
+        if floor is not None and top_k is not None:
             raise UsageError("a model that may abstain gives one label or none; top_k asks for several")
-        return ([_or_none(one, floor) for one in self._answer(window, label_set, None)] for window in windows)
+        answered = (self._answer(window, label_set, top_k) for window in windows)
+        if floor is not None:
+            answered = ([_or_none(one, floor) for one in window] for window in answered)
+        return (self._explained(window) for window in answered) if explain else answered
+
+    def _explained(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        found = []
+        for first in range(0, len(predictions), EXPLAINED):
+            part = predictions[first : first + EXPLAINED]
+            spans = [words(one.text) if one.scores else [] for one in part]
+            probs_WC = self.predict_proba(
+                text for one, of_text in zip(part, spans, strict=True) for text in without(one.text, of_text)
+            )
+            ends = np.cumsum([len(of_text) for of_text in spans])
+            for one, of_text, end in zip(part, spans, ends, strict=True):
+                label = self.artifact.label_set.label2id[one.scores[0][0]] if of_text else 0
+                left_W = probs_WC[end - len(of_text) : end, label]
+                weights = weighed(one.text, of_text, one.score, left_W) if of_text else ()
+                found.append(replace(one, words=weights))
+        return found
 
     def _answer(self, texts: Sequence[Item], label_set: LabelSet, top_k: int | None) -> list[Prediction]:
         if self._answers_questions:

@@ -32,7 +32,7 @@ from textclf.data.forms import answers_of
 from textclf.data.preparation import Prepared, prepare
 from textclf.errors import InterruptedRun, ModelError, ResourceError, TextclfError, UsageError
 from textclf.intervals import Answers, intervals
-from textclf.metrics import AnyMetrics, measure
+from textclf.metrics import AnyMetrics, confusions, measure
 from textclf.model import head_code
 from textclf.model.device import Device
 from textclf.model.exporting import write_graph
@@ -48,6 +48,8 @@ from textclf.training.loop import fit
 from textclf.training.thresholds import fit_thresholds
 from textclf.training.trackers import JsonlTracker, Tolerant
 from textclf.training.workbench import Workbench, assemble, check, short_name
+
+_SHOWN_CONFUSIONS = 5
 
 
 def finetune(
@@ -261,7 +263,9 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
         bench.classifier.save(draft)
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
         bench.tokenizer.save_pretrained(draft)
-        folder.write_facts(draft, _facts(bench, metrics, known, calibration, run.document["baselines"]))
+        confused = _confusions(bench, probs)
+        baselines = run.document["baselines"]
+        folder.write_facts(draft, _facts(bench, metrics, known, calibration, confused, baselines))
         observe(Phase("trace and check the ONNX graph"))
         try:
             write_graph(folder.read(draft), bench.encoded["validation"])
@@ -343,11 +347,19 @@ def _split_gap(measured: Mapping[str, AnyMetrics]) -> str | None:
     )
 
 
+def _confusions(bench: Workbench, probs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The most frequent confusions of test, or of validation where there is no test."""
+    split = "test" if "test" in probs else "validation"
+    found = confusions(bench.targets[split], probs[split], bench.prepared.label_set)
+    return [asdict(one) for one in (found or ())[:_SHOWN_CONFUSIONS]]
+
+
 def _facts(
     bench: Workbench,
     metrics: dict[str, dict[str, Any]],
     intervals: dict[str, dict[str, Any]],
     calibration: dict[str, Any],
+    confused: list[dict[str, Any]],
     baselines: list[dict[str, Any]],
 ) -> Facts:
     prepared, config = bench.prepared, as_dict(bench.config)
@@ -378,6 +390,7 @@ def _facts(
         metrics=metrics,
         intervals=intervals,
         calibration=calibration,
+        confusions=confused,
         baselines=baselines,
         config=config,
         environment=_environment(bench.device),

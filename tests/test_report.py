@@ -1,0 +1,376 @@
+"""What eval knows of single rows, and the page that shows it: the same numbers everywhere, and no text that runs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import textclf
+import tiny_models
+from textclf.artifact import runs
+from textclf.artifact.card import METRICS
+from textclf.artifact.runs import Run
+from textclf.errors import DataError, ModelError, UsageError
+from textclf.evaluation import charts, slices
+from textclf.evaluation.evaluation import EvalReport
+from textclf.labels import LabelSet
+from textclf.metrics import Confusion, wrong_rows
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+OWN = "document.documentElement.dataset.owned=1"
+PAYLOADS = [
+    shape.format(code)
+    for code in (OWN, f"eval(&#39;{OWN}&#39;)", f"top[/al/.source+'ert'](1);{OWN}", f"`${{{OWN}}}`", f"0||({OWN})")
+    for shape in (
+        "<script>{0}</script>", "</script><script>{0}</script>", "<img src=x onerror={0}>", "<svg onload={0}>",
+        "\"><svg/onload={0}>", "'><script>{0}</script>", "</style><script>{0}</script>", "</title><script>{0}</script>",
+        "<iframe srcdoc='<script>parent.{0}</script>'>", "<a href='javascript:{0}'>x</a>", "<body onload={0}>",
+        "<details open ontoggle={0}>", "<math><mi xlink:href='javascript:{0}'>", "--><script>{0}</script>",
+        "]]><script>{0}</script>", "<input autofocus onfocus={0}>", "<base href='javascript:{0}//'>",
+        "{{{{ {0} }}}}", "<style>@import 'http://x/{0}'</style>", "\x00<scr\x00ipt>{0}</scr\x00ipt>\x1b[31m\u202e",
+    )
+]  # fmt: skip
+ALLOWED = {
+    "html", "head", "meta", "title", "link", "style", "body", "a", "header", "h1", "h2", "h3", "p", "nav", "ul",
+    "li", "main", "section", "dl", "div", "dt", "dd", "small", "strong", "table", "caption", "thead", "tbody", "tr",
+    "th", "td", "span", "figure", "mark", "figcaption", "svg", "rect", "line", "circle", "polyline", "text",
+    "details", "summary", "label", "input", "pre", "code", "bdi", "footer", "script",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, what stands in script and style, and the text of everything else."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.code: dict[str, list[str]] = {"script": [], "style": []}
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        (self.code.get(self._inside, self.words)).append(data)
+
+    def handle_comment(self, data: str) -> None:
+        raise AssertionError(f"a comment: {data}")
+
+
+@pytest.fixture(scope="module")
+def made(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Path]]:
+    """A small run, and its data with a column of channels and one of many numbers."""
+    folder = tmp_path_factory.mktemp("report")
+    data = folder / "tickets.csv"
+    rows = tiny_models.rows(200)
+    # One label of the last third is wrong: mistakes that no model can avoid.
+    labels = [label if number % 10 else "c" for number, (_, label) in enumerate(rows)]
+    lines = [
+        f"{text},{label},{'mail' if number % 3 else 'phone'},{number * 1.5}"
+        for number, ((text, _), label) in enumerate(zip(rows, labels, strict=True))
+    ]
+    data.write_text("text,label,channel,price\n" + "\n".join(lines) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("textclf.model.exporting.MAX_BYTES", 0)
+        run = textclf.finetune(tiny_base, data, epochs=1, test_size=60, out=folder / "a <b>run")
+    yield run, data
+
+
+@pytest.fixture(scope="module")
+def evaluated(made: tuple[Run, Path]) -> EvalReport:
+    return textclf.evaluate(made[0], slice_by=("channel", "price"), device="cpu")
+
+
+@pytest.fixture
+def page(made: tuple[Run, Path], evaluated: EvalReport, tmp_path: Path) -> str:
+    return textclf.report(made[0], output=tmp_path / "page.html").path.read_text(encoding="utf-8")
+
+
+def test_mistakes_are_the_rows_answered_wrongly_surest_first(made: tuple[Run, Path], evaluated: EvalReport) -> None:
+    lines = made[1].read_text().splitlines()[1:]
+    assert evaluated.wrong == round((1 - evaluated.metrics.right) * evaluated.metrics.rows) > 0
+    assert len(evaluated.mistakes) == evaluated.wrong
+    scores = [one.score for one in evaluated.mistakes]
+    assert scores == sorted(scores, reverse=True) and all(0 <= score <= 1 for score in scores)
+    predictor = textclf.load(made[0], device="cpu")
+    for one in evaluated.mistakes:
+        text, label, *_ = lines[one.row - 1].split(",")
+        assert (one.file, one.text, one.target) == ("tickets.csv", text, label)
+        (answer,) = predictor.predictions([text])
+        assert answer.label == one.predicted != one.target
+        assert answer.score == pytest.approx(one.score, abs=1e-5)
+
+
+def test_slices_divide_the_split(made: tuple[Run, Path], evaluated: EvalReport) -> None:
+    parts = [evaluated.slices.by_length, *evaluated.slices.by_column.values()]
+    assert list(evaluated.slices.by_column) == ["channel", "price"]
+    for part in parts:
+        assert sum(one.rows for one in part) == evaluated.metrics.rows
+        right = sum(one.accuracy * one.rows for one in part) / evaluated.metrics.rows
+        assert right == pytest.approx(evaluated.metrics.right)
+        assert all(one.low <= one.accuracy <= one.high for one in part)
+    by_channel = {one.name: one.rows for one in evaluated.slices.by_column["channel"]}
+    assert set(by_channel) == {"mail", "phone"} and by_channel["mail"] > by_channel["phone"]
+    assert len(evaluated.slices.by_column["price"]) == slices.BANDS, "many numbers are cut into bands"
+    mean = np.mean([one.recall for one in evaluated.per_label if one.recall is not None])
+    bands = evaluated.slices.by_label_frequency
+    assert sum(one.recall * one.labels for one in bands) / sum(one.labels for one in bands) == pytest.approx(mean)
+
+
+def test_an_unknown_column_is_named_with_the_nearest(made: tuple[Run, Path]) -> None:
+    with pytest.raises(DataError, match="chanel"):
+        textclf.evaluate(made[0], slice_by=("chanel",), device="cpu")
+
+
+def test_values_of_a_column_beyond_the_most_frequent_share_a_slice() -> None:
+    names = LabelSet(("a", "b"))
+    targets = np.arange(60) % 2
+    probs = np.eye(2, dtype=np.float32)[targets]
+    found = slices.slice_by_column([f"v{n}" if n % 2 else None for n in range(60)], targets, probs, names)
+    assert [one.name for one in found[-2:]] == ["(10 other values)", "(none)"] or [one.name for one in found[-2:]] == [
+        "(none)",
+        "(10 other values)",
+    ]
+    assert {one.accuracy for one in found} == {1.0} and sum(one.rows for one in found) == 60
+
+
+def test_a_multi_label_mistake_is_as_sure_as_its_worst_wrong_label() -> None:
+    names = LabelSet(("a", "b", "c"), "multi")
+    targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]], dtype=np.uint8)
+    probs = np.array([[0.9, 0.6, 0.7], [0.9, 0.2, 0.1], [0.1, 0.2, 0.8], [0.1, 0.1, 0.1]], dtype=np.float32)
+    positions, scores = wrong_rows(targets, probs, names)
+    assert positions.tolist() == [1, 0] and scores.tolist() == pytest.approx([0.8, 0.7])
+    assert names.labels(targets) == [("a",), ("a", "b"), ("c",), ()]
+
+
+def test_every_figure_is_the_same_in_page_markdown_card_json_and_terminal(
+    made: tuple[Run, Path], page: str, cli: Cli, tmp_path: Path
+) -> None:
+    run = made[0]
+    document = json.loads(cli("eval", str(run.folder), "--json").stdout)
+    shown = cli("eval", str(run.folder)).stdout
+    markdown = textclf.report(run, output=tmp_path / "page.md").path.read_text(encoding="utf-8")
+    card = (run.model_folder / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', page)
+    for name, (words, _) in METRICS.items():
+        value = document["metrics"].get(name)
+        if value is None:
+            continue
+        assert run.metrics["test"][name] == pytest.approx(value, abs=1e-6)
+        assert (words, f"{value:.4f}") in rows
+        assert f"| {words} | {value:.4f} |" in markdown and f"| {words} | {value:.4f} " in card
+        assert f"{value:.4f}" in shown
+    for one in document["per_label"]:
+        assert f"| {one['label']} | {one['f1']:.3f} | {one['precision']:.3f} |" in markdown
+        assert f"<bdi>{one['label']}</bdi></th><td>{one['f1']:.3f}</td>" in page
+    largest = document["confusions"][0]
+    for text in (markdown, card):
+        assert f"| {largest['target']} | {largest['predicted']} | {largest['count']} |" in text
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_runs_only_its_own_script(page: str) -> None:
+    parsed = Page(page)
+    for tag, attributes in parsed.tags:
+        assert tag in ALLOWED, tag
+        assert not [name for name in attributes if name.startswith("on") or name in ("style", "srcdoc", "action")]
+        for name in ("href", "src", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#") or attributes[name] == "data:,", attributes
+    policy = next(of["content"] for tag, of in parsed.tags if of.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'; ")
+    for kind in ("script", "style"):
+        (code,) = parsed.code[kind]
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert "url(" not in parsed.code["style"][0] and "@import" not in parsed.code["style"][0]
+
+
+def test_mistakes_show_the_words_that_the_answer_rests_on(
+    made: tuple[Run, Path], evaluated: EvalReport, page: str
+) -> None:
+    assert re.search('<mark class="most">[^<]+</mark>', page.partition('id="mistake-table"')[2])
+    said = "".join(Page(page).words)
+    assert all(one.text in said for one in evaluated.mistakes), "pieces make up the whole text"
+
+
+def test_the_page_can_be_read_by_keyboard_and_by_ear(page: str) -> None:
+    tags = Page(page).tags
+    assert ("html", {"lang": "en"}) in tags
+    ids = [of["id"] for _, of in tags if "id" in of]
+    assert len(ids) == len(set(ids))
+    for tag, of in tags:
+        if tag == "a":
+            assert str(of["href"]).removeprefix("#") in ids
+        if tag == "svg":
+            assert (of.get("role") == "img" and of.get("aria-label")) or of.get("aria-hidden") == "true"
+        if "scroll" in str(of.get("class")).split():
+            assert of.get("tabindex") == "0" and of.get("aria-label"), "what scrolls can be reached without a mouse"
+    assert [tag for tag, _ in tags].count("table") == [tag for tag, _ in tags].count("caption")
+    assert "prefers-color-scheme: dark" in page and 'content="width=device-width' in page
+
+
+@pytest.fixture(scope="module")
+def nasty(made: tuple[Run, Path], evaluated: EvalReport, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose name, labels, texts, columns, notes and settings are all payloads, as an evil data set could have."""
+    folder = tmp_path_factory.mktemp("nasty") / PAYLOADS[3].replace("/", "")
+    shutil.copytree(made[0].folder, folder)
+    path = folder / "eval" / "test.json"
+    document = json.loads(json.dumps(evaluated.as_dict()))
+    one = document["mistakes"][0]
+    document["mistakes"] = [
+        one | {"text": text, "text_pair": text, "target": text, "predicted": PAYLOADS[n - 1], "file": text}
+        for n, text in enumerate(PAYLOADS)
+    ]
+    document["dataset"] = PAYLOADS[0]
+    document["per_label"] = [document["per_label"][0] | {"label": text, "support": 9} for text in PAYLOADS]
+    document["confusions"] = [
+        {"target": text, "predicted": PAYLOADS[n - 1], "count": 1, "share": 0.1} for n, text in enumerate(PAYLOADS)
+    ]
+    part = document["slices"]["by_column"]["channel"][0]
+    document["slices"]["by_column"] = {text: [part | {"name": text}] for text in PAYLOADS}
+    document["metrics"]["absent_labels"] = PAYLOADS
+    path.write_text(json.dumps(document), encoding="utf-8")
+    facts_path = folder / "model" / "textclf.json"
+    facts = json.loads(facts_path.read_text(encoding="utf-8"))
+    facts["config"]["data"]["text_column"] = PAYLOADS[1]
+    facts["environment"] = {PAYLOADS[2]: PAYLOADS[4]}
+    facts["dataset_id"] = facts["dataset_revision"] = facts["base_revision"] = facts["base_model"] = PAYLOADS[6]
+    facts["label_counts"] = dict.fromkeys(PAYLOADS, 3)
+    facts_path.write_text(json.dumps(facts), encoding="utf-8")
+    run = runs.read(folder)
+    assert run is not None
+    return run.update(notes=PAYLOADS, model=PAYLOADS[5], stopped_early=PAYLOADS[7])
+
+
+def test_a_hundred_payloads_everywhere_are_text_and_nothing_else(nasty: Run, tmp_path: Path) -> None:
+    assert len(PAYLOADS) == 100
+    text = textclf.report(nasty, output=tmp_path / "nasty.html").path.read_text(encoding="utf-8")
+    test_the_page_needs_nothing_from_elsewhere_and_runs_only_its_own_script(text)
+    said = "".join(Page(text).words)
+    for payload in PAYLOADS:
+        visible = re.sub("[\x00\x1b]", lambda match: f"\\x{ord(match[0]):02x}", payload)
+        # In notes, labels, columns, slices, pairs and mistakes.
+        assert said.count(visible) >= 5, payload
+    assert "\x00" not in text and "\x1b" not in text
+    markdown = textclf.report(nasty, output=tmp_path / "nasty.md").path.read_text(encoding="utf-8")
+    assert not re.search(r"<(?!!--)[a-z/]", markdown.partition("~~~~yaml")[0])
+
+
+def _chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("there is no Chromium on this machine")
+    return found
+
+
+def test_no_payload_runs_in_a_browser_and_the_tables_can_be_sorted(nasty: Run, tmp_path: Path) -> None:
+    path = textclf.report(nasty, output=tmp_path / "nasty.html").path
+    done = subprocess.run(
+        [_chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000",
+         f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert '<button type="button">label</button>' in done.stdout, done.stderr[-2000:]
+    assert "data-owned" not in done.stdout.partition("<body")[0]
+    assert "CONSOLE" not in done.stderr
+
+
+def test_a_run_of_several_labels_a_text_has_its_page(tiny_base: Path, tmp_path: Path, no_graph: None) -> None:
+    data = tmp_path / "tags.csv"
+    texts = tiny_models.rows(120)
+    data.write_text("text,label\n" + "".join(f"{text},{label}|all\n" for text, label in texts))
+    run = textclf.finetune(tiny_base, data, label_delimiter="|", epochs=1, test_size=30, out=tmp_path / "multi")
+    document = textclf.evaluate(run, device="cpu").as_dict()
+    text = textclf.report(run).path.read_text(encoding="utf-8")
+    assert "Labels that were missed or wrongly added" in text and f"{document['metrics']['micro_f1']:.4f}" in text
+    assert f"<dd>{round(document['metrics']['subset_accuracy'] * 30)}<small>of 30 texts" in text
+    if document["mistakes"]:
+        assert isinstance(document["mistakes"][0]["target"], (list, tuple))
+        assert ", ".join(document["mistakes"][0]["target"]) in text
+    assert "| label | missed in |" in textclf.report(run, format="md").path.read_text(encoding="utf-8")
+
+
+def test_a_page_without_its_data_says_so_and_keeps_the_figures(
+    made: tuple[Run, Path], evaluated: EvalReport, tmp_path: Path
+) -> None:
+    run, data = made
+    elsewhere = data.rename(data.with_suffix(".moved"))
+    try:
+        text = textclf.report(run, output=tmp_path / "page.html").path.read_text(encoding="utf-8")
+    finally:
+        elsewhere.rename(data)
+    assert "The data cannot be read where the run found it" in text
+    assert f"{evaluated.metrics.right:.4f}" in text
+
+
+def test_the_command_says_where_the_page_is(
+    made: tuple[Run, Path], evaluated: EvalReport, cli: Cli, tmp_path: Path
+) -> None:
+    done = cli("report", str(made[0].folder), "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert list(document) == ["run", "split", "format", "path"] and document["split"] == "test"
+    assert Path(document["path"]) == made[0].folder / "eval" / "test.html" and Path(document["path"]).is_file()
+    assert cli("report", str(made[0].folder), "-o", tmp_path / "x.md").stdout == f"{tmp_path / 'x.md'}\n"
+    assert (tmp_path / "x.md").read_text(encoding="utf-8").startswith("# a &#60;b&#62;run\n")
+    assert cli("report", str(made[0].folder), "-f", "md", "-o", "-").stdout == (tmp_path / "x.md").read_text()
+    for arguments, code in ((["nosuchrun"], 4), ([str(made[0].folder), "--format", "pdf"], 2)):
+        failed = cli("report", *arguments)
+        assert failed.returncode == code and "Traceback" not in failed.stderr
+    with pytest.raises(ModelError):
+        textclf.report()
+    with pytest.raises(UsageError, match="is a folder"):
+        textclf.report(made[0], output=tmp_path)
+
+
+def test_the_end_of_a_run_shows_its_course_and_confusions(made: tuple[Run, Path], tiny_base: Path, cli: Cli) -> None:
+    done = cli(
+        "finetune", "-m", tiny_base, "-d", made[1], "--epochs", "1", "--test-size", "60", "--out", made[0].folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train loss" in done.stderr and re.search("[▁▂▃▄▅▆▇█]", done.stderr)
+    facts = json.loads((made[0].model_folder / "textclf.json").read_text(encoding="utf-8"))
+    assert facts["confusions"] and "largest confusions" in done.stderr
+
+
+def test_sparkline_rises_with_the_numbers() -> None:
+    assert charts.sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert charts.sparkline([5.0, 5.0]) == "▄▄" and charts.sparkline([]) == ""
+    assert len(charts.sparkline(list(range(1000)))) == 40
+
+
+def test_labels_that_are_confused_stand_side_by_side() -> None:
+    names = [f"l{n}" for n in range(77)]
+    pairs = [Confusion("l3", "l70", 9, 0.9), Confusion("l70", "l3", 5, 0.5), Confusion("l10", "l40", 2, 0.2)]
+    order = charts.by_similarity(names, pairs)
+    assert sorted(order) == sorted(names)
+    assert abs(order.index("l3") - order.index("l70")) == 1 and abs(order.index("l10") - order.index("l40")) == 1
+    assert charts.most_confused(pairs) == ["l3", "l70", "l10", "l40"]
+    drawn = charts.matrix(dict.fromkeys(names, 10), pairs, counts=False)
+    # A cell for every label that was ever right, and one for each confusion.
+    assert len(re.findall("<rect", drawn)) == 77 + 3 and "l3: 9 of 10 answered l70" in drawn
+    assert len(drawn) < 100_000
+
+
+def test_curves_span_the_run(tmp_path: Path) -> None:
+    drawn = charts.lines("Loss", {"train": [(10, 2.0), (20, 1.0)], "validation": [(20, 1.5)]}, unit="nats")
+    assert 'aria-label="Loss: train from 2 to 1, validation from 1.5 to 1.5"' in drawn
+    assert charts.lines("Flat", {"x": [(0, 0.5)]}, unit="").count("<circle") == 1
