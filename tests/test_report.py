@@ -18,6 +18,7 @@ import pytest
 
 import textclf
 import tiny_models
+from textclf import atomic
 from textclf.artifact import runs
 from textclf.artifact.card import METRICS
 from textclf.artifact.runs import Run
@@ -179,12 +180,26 @@ def test_every_figure_is_the_same_in_page_markdown_card_json_and_terminal(
         assert (words, f"{value:.4f}") in rows
         assert f"| {words} | {value:.4f} |" in markdown and f"| {words} | {value:.4f} " in card
         assert f"{value:.4f}" in shown
+        if name in document["intervals"]:
+            low, high = (document["intervals"][name][end] for end in ("low", "high"))
+            assert f"<td>{value:.4f}</td><td>{low:.3f} to {high:.3f}</td>" in page
+            assert f"| {words} | {value:.4f} | {low:.3f} to {high:.3f} |" in markdown
+    for one in document["reliability"]:
+        span = f"{one['low']:.2f} to {one['high']:.2f}"
+        assert (span, f"{one['rows']}") in rows and f"| {span} | {one['rows']} | {one['confidence']:.4f} |" in markdown
     for one in document["per_label"]:
         assert f"| {one['label']} | {one['f1']:.3f} | {one['precision']:.3f} |" in markdown
         assert f"<bdi>{one['label']}</bdi></th><td>{one['f1']:.3f}</td>" in page
     largest = document["confusions"][0]
     for text in (markdown, card):
         assert f"| {largest['target']} | {largest['predicted']} | {largest['count']} |" in text
+
+
+def test_the_page_shows_how_right_the_surest_answers_are(evaluated: EvalReport, page: str) -> None:
+    assert evaluated.coverage is not None
+    surest = min(evaluated.coverage, key=lambda point: point.coverage)
+    drawn = page.partition('id="scores"')[2].partition("</section>")[0]
+    assert f"from {surest.accuracy:.4g} to {evaluated.metrics.right:.4g}" in drawn and "share answered" in drawn
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_runs_only_its_own_script(page: str) -> None:
@@ -232,6 +247,7 @@ def nasty(made: tuple[Run, Path], evaluated: EvalReport, tmp_path_factory: pytes
     """A run whose name, labels, texts, columns, notes and settings are all payloads, as an evil data set could have."""
     folder = tmp_path_factory.mktemp("nasty") / PAYLOADS[3].replace("/", "")
     shutil.copytree(made[0].folder, folder)
+    (folder / "model" / atomic.MANIFEST).unlink()  # as someone would who changes a model folder
     path = folder / "eval" / "test.json"
     document = json.loads(json.dumps(evaluated.as_dict()))
     one = document["mistakes"][0]
@@ -305,6 +321,7 @@ def test_a_run_of_several_labels_a_text_has_its_page(tiny_base: Path, tmp_path: 
     if document["mistakes"]:
         assert isinstance(document["mistakes"][0]["target"], (list, tuple))
         assert ", ".join(document["mistakes"][0]["target"]) in text
+    assert "Pairs of text and label by the label&#39;s score" in text and "--target-accuracy" not in text
     assert "| label | missed in |" in textclf.report(run, format="md").path.read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Plots as SVG that takes its colours from the page's style sheet: lines over steps, confusions, bars.
+"""Plots as SVG that takes its colours from the page's style sheet: lines, confusions, bars.
 
 Drawn by hand rather than by a plotting library: colours follow the reader's theme, text stays text, and a matrix of 77
 labels is 60 KB. Built as an element tree, so that a name can never be read as markup.
@@ -22,8 +22,11 @@ ZOOMED = 16
 """Labels in the matrix of the most confused ones."""
 
 
-def lines(title: str, series: Mapping[str, Sequence[Point]], *, unit: str) -> str:
-    """Curves over optimizer steps: name -> points (step, value), one or more in all; unit: of the values."""
+def lines(title: str, series: Mapping[str, Sequence[Point]], *, unit: str, along: str = "step") -> str:
+    """Curves from 0 to 1 or more: name -> points (where, value), one or more in all; unit: of the values.
+
+    along: what the values are drawn over, an optimizer's steps unless said otherwise.
+    """
     width, height, left, bottom, top, right = 500, 220, 48, 34, 26, 14
     points = [point for curve in series.values() for point in curve]
     last = max([1.0, *(step for step, _ in points)])
@@ -40,7 +43,7 @@ def lines(title: str, series: Mapping[str, Sequence[Point]], *, unit: str) -> st
         _text(svg, left - 6, y + 4, f"{tick:g}", "axis end")
     for step in (tick for tick in _ticks(0, last) if tick <= last):
         _text(svg, place(step, ticks[0])[0], height - bottom + 16, f"{step:,g}", "axis middle")
-    _text(svg, width - right, height - 4, "step", "axis end")
+    _text(svg, width - right, height - 4, along, "axis end")
     _text(svg, 4, 14, unit, "axis")
     legend = float(left + 90)
     for number, (name, curve) in enumerate(series.items()):
@@ -50,7 +53,7 @@ def lines(title: str, series: Mapping[str, Sequence[Point]], *, unit: str) -> st
             for point in curve:
                 x, y = place(*point)
                 dot = _add(svg, "circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "3", "class": f"dot c{number}"})
-                _add(dot, "title").text = f"{name}, step {point[0]:,g}: {point[1]:.4f}"
+                _add(dot, "title").text = f"{name}, {along} {point[0]:,g}: {point[1]:.4f}"
         if len(series) > 1:
             _line(svg, (legend, 10), (legend + 18, 10), f"curve c{number}")
             _text(svg, legend + 24, 14, name, "axis")

@@ -99,7 +99,7 @@ def _evaluation(run: Run, split: str) -> dict[str, Any]:
     except (OSError, ValueError):
         kept = {}
     # One of an earlier version knew less.
-    if not {"slices", "mistakes"} <= set(kept):
+    if not {"slices", "mistakes", "intervals", "reliability"} <= set(kept):
         evaluate(run, split=split)  # which keeps it
         kept = json.loads(path.read_text(encoding="utf-8"))
     return dict(kept)
@@ -113,6 +113,7 @@ def _content(run: Run, artifact: folder.Artifact, document: Mapping[str, Any]) -
     headline = metrics_of(artifact.label_set).HEADLINE
     right = round(document["metrics"].get("accuracy", document["metrics"].get("subset_accuracy", 0)) * _rows(document))
     values = {split: document["metrics"], **{name: of for name, of in run.metrics.items() if name != split}}
+    intervals = {**facts.intervals, split: document["intervals"]}
     findings, data_note = _findings(run)
     return {
         "version": __version__,
@@ -125,11 +126,12 @@ def _content(run: Run, artifact: folder.Artifact, document: Mapping[str, Any]) -
         "right": right,
         "splits": list(values),
         "metrics": [
-            (words, [of.get(name) for of in values.values()])
+            (words, [(of.get(name), intervals.get(one, {}).get(name)) for one, of in values.items()])
             for name, (words, _) in METRICS.items()
             if document["metrics"].get(name) is not None
         ],
         "curves": _curves(run, headline[0]),
+        "coverage": _coverage(document),
         **_confusions(document),
         "labelled": sorted(document["per_label"], key=lambda one: (one["f1"] is None, one["f1"] or 0.0, one["label"])),
         "mistakes": _explained(document["mistakes"][:_MISTAKES], artifact),
@@ -223,6 +225,15 @@ def _curves(run: Run, metric: str) -> list[str]:
     ]
 
 
+def _coverage(document: Mapping[str, Any]) -> str:
+    """A plot of how right the surest answers are; nothing where a text may have several labels."""
+    points = sorted((point["coverage"], point["accuracy"]) for point in document["coverage"] or ())
+    if not points:
+        return ""
+    title = "Share answered rightly, of the texts with the highest scores"
+    return charts.lines(title, {"share answered rightly": points}, unit="answered rightly", along="share answered")
+
+
 def _findings(run: Run) -> tuple[tuple[Finding, ...], str | None]:
     """What preparing the data found; or why it is not known."""
     from textclf.config import build
@@ -250,7 +261,7 @@ def _html(content: Mapping[str, Any]) -> str:
     from markupsafe import Markup
 
     style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    drawn = {name: Markup(content[name]) for name in ("zoomed", "whole")}  # noqa: S704  # written by charts
+    drawn = {name: Markup(content[name]) for name in ("zoomed", "whole", "coverage")}  # noqa: S704  # written by charts
     page: str = _template("report.html").render(
         {**content, **drawn, "curves": [Markup(one) for one in content["curves"]]},  # noqa: S704
         style=Markup(style),  # noqa: S704  # our own files
