@@ -286,6 +286,10 @@ def test_explained_answers_are_json_or_shaded_and_never_tsv(cli: Run, tiny_artif
     answer = json.loads(done.stdout)
     assert list(answer) == ["text", "label", "score", "words"]
     assert list(answer["words"][0]) == ["text", "start", "end", "weight"]
+    abstaining = cli("predict", tiny_artifact, "--explain", "--abstain-below", "1", input=answer["text"])
+    withheld = json.loads(abstaining.stdout)
+    assert list(withheld) == ["text", "label", "score", "reason", "words"] and withheld["label"] is None
+    assert withheld["words"] == answer["words"], "the best label is explained, whether it is given or not"
     table = cli("predict", tiny_artifact, "--explain", "--format", "table", input="my [red]card\x1b[31m\n").stdout
     assert "my [red]card\\x1b[31m" in table
     for arguments in (["--format", "tsv"], ["--output", "x.csv"]):
