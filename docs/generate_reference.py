@@ -206,6 +206,7 @@ def _exit_codes() -> Iterator[str]:
     yield from ("# Exit codes", "", "| code | class | meaning |", "|---|---|---|", "| 0 | | Done. |")
     yield "| 1 | | A bug of textclf; `--debug` shows the traceback. Also the answer no to `textclf runs remove`. |"
     yield from sorted(_error_rows(), key=lambda row: int(row.split("|")[1]))
+    yield "| 129 | `InterruptedRun` | SIGHUP, a terminal that closes. A training has written a checkpoint. |"
     yield "| 130 | `InterruptedRun` | SIGINT (Ctrl-C). A training has written a checkpoint. |"
     yield "| 141 | | Whoever read standard output has stopped, as `head` does. |"
     yield "| 143 | `InterruptedRun` | SIGTERM. A training has written a checkpoint. |"

@@ -13,8 +13,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "textclf"
 
 FLOORS: list[set[str]] = [
-    {"errors", "paths", "atomic", "cpus", "characters", "redaction"},
-    {"labels", "config", "metrics", "presets"},
+    {"errors", "paths", "atomic", "cpus", "signals", "characters", "redaction"},
+    {"labels", "config", "metrics", "presets", "plugins"},
     {"data", "artifact"},
     {"model"},
     {"training", "inference"},

@@ -78,6 +78,14 @@ def test_card_says_what_a_reader_needs() -> None:
     assert text == card.render(artifact(), repo_id="alice/bank"), "the same model has the same card"
 
 
+def test_accuracy_of_questions_stands_beside_chance() -> None:
+    measured = {"test": {"question_accuracy": 0.31, "question_chance": 0.25, "accuracy": 0.31}}
+    text = card.render(artifact(form="multiclass", metrics=measured))
+    assert "| accuracy of questions | 0.3100 |\n| accuracy of questions, answered at random | 0.2500 |" in text
+    (result,) = front_matter(text)["model-index"][0]["results"]
+    assert [one["value"] for one in result["metrics"]] == [0.31, 0.31], "chance is no result of the model"
+
+
 def test_limits_name_what_is_weak() -> None:
     counts = {"a": 400, "b": 10, "c": 0}
     text = card.render(

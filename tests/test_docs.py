@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from typer.testing import CliRunner
 
 from textclf import config
 from textclf.cli.app import app
@@ -140,9 +141,25 @@ def test_the_readmes_python_runs(tiny_base: Path, tiny_csv: Path, monkeypatch: p
     assert clf.predict_proba(texts).shape == (len(texts), 3)
 
 
-def _examples() -> list[tuple[str, str]]:
-    """The fenced blocks of the README that are marked as run here: language and text."""
-    parts = (ROOT / "README.md").read_text(encoding="utf-8").split(RUN_HERE)[1:]
+@pytest.mark.usefixtures("no_graph")
+def test_the_example_of_a_head_of_ones_own_runs(
+    tiny_base: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_csv.parent)
+    examples = _examples(ROOT / "docs" / "how-to" / "own-head.md")
+    (code,) = [text for language, text in examples if language == "python"]
+    Path("head.py").write_text(code, encoding="utf-8")
+    commands = _commands("".join(text for language, text in examples if language == "sh"))
+    assert [words[0] for words in commands] == ["finetune", "predict", "eval"]
+    for words in commands:
+        words = [str(tiny_base) if word == "PATH" else word for word in words]
+        done = CliRunner().invoke(app, words, input="where is my card\n", catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+
+
+def _examples(page: Path = ROOT / "README.md") -> list[tuple[str, str]]:
+    """The fenced blocks of a page that are marked as run here: language and text."""
+    parts = page.read_text(encoding="utf-8").split(RUN_HERE)[1:]
     matches = [FENCE.match(part) for part in parts]
     return [(match[1], match[2]) for match in matches if match]
 

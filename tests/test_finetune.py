@@ -108,9 +108,9 @@ def test_resume_is_bit_identical_after_kill_9(
         "import os, signal, sys\n"
         "import textclf.training.loop as loop\n"
         "save = loop.checkpoint.save\n"
-        "def save_and_die(folder, progress, *rest):\n"
+        "def save_and_die(folder, progress, *rest, **settings):\n"
         "    if progress.step == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    save(folder, progress, *rest)\n"
+        "    save(folder, progress, *rest, **settings)\n"
         "loop.checkpoint.save = save_and_die\n"
         "from textclf.cli.app import main\n"
         f"sys.argv = ['textclf', 'finetune', *{arguments!r}, '--out', {str(tmp_path / 'killed')!r}]\n"
@@ -321,7 +321,7 @@ class TestBadInput:
 
     def test_other_settings_in_the_same_folder(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
         textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
-        with pytest.raises(UsageError, match=r"train\.epochs was 3\.0, now 4\.0"):
+        with pytest.raises(ModelError, match=r"setting +then +now\n  train\.epochs +3\.0 +4\.0$"):
             textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **{**FAST, "epochs": 4})
 
     def test_data_that_changed_during_a_pause(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:

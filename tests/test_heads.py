@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification
 
 import plain_transformers
 import textclf
@@ -144,10 +145,23 @@ def test_a_hidden_layer_has_no_probe_to_stop_at(tiny_base: Path, tiny_csv: Path)
         textclf.finetune(tiny_base, tiny_csv, head="own", head_dropout=0.5)
 
 
-@pytest.mark.parametrize(("architecture", "setting"), [("modernbert", "mean"), ("modernbert", "cls")])
+@pytest.mark.parametrize(
+    ("architecture", "setting"),
+    [("modernbert", "mean"), ("modernbert", "cls"), ("eurobert", "mean"), ("eurobert", "bos"), ("eurobert", "late")],
+)
 def test_an_architectures_own_pooling_counts_as_own(architecture: str, setting: str, tmp_path: Path) -> None:
     base = tiny_models.pretrained(tmp_path / "base", architecture)
     path = base / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "classifier_pooling": setting}))
     classifier = Classifier.from_pretrained(base, LabelSet(("a", "b")), load_tokenizer(base))
     assert classifier.head == "own" and classifier.network.config.classifier_pooling == setting
+    # What is saved is read so by plain transformers too.
+    classifier.eval().save(tmp_path / "saved")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert plain.config.classifier_pooling == setting and type(plain) is type(classifier.network)
+    ids = torch.randint(10, 50, (2, 8), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 3:] = 0
+    with torch.no_grad():
+        expected = plain(input_ids=ids, attention_mask=mask).logits
+        assert torch.allclose(classifier.logits(ids, mask), expected, atol=1e-5)

@@ -84,6 +84,21 @@ def test_balanced_probes_hear_the_rare_label() -> None:
     assert chosen[1] > chosen[0]
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_feature_that_is_the_same_for_all_texts_has_no_weight(bias: bool) -> None:
+    generator = np.random.default_rng(0)
+    targets = np.arange(60) % 2
+    features = generator.normal(size=(60, 5)).astype(np.float32)
+    features[:, 0] += targets * 3
+    features[:, 2] = 1.25 + generator.choice([0, 2e-7], size=60)  # LayerNorm with a dead scale: rounding is left
+    features[:, 3] *= 1e-32
+    features[:, 4] = 0.5
+    probe = fit_probe(features, targets, label_set=of(2), bias=bias, scale=True, balanced=False, seed=0)
+    assert not probe.weight[:, 2:4].any()
+    assert np.abs(probe.weight).max() < 100
+    assert probe.right.mean() > 0.7
+
+
 def test_clearly_better_means_more_than_chance() -> None:
     features, targets = blobs(4)
     settings = {"label_set": of(4), "bias": True, "scale": False, "balanced": False, "seed": 0}

@@ -72,6 +72,9 @@ def test_training_prediction_eval_and_export_all_prompt(
     assert 'prompt = "Text: {text}\\nLabel:"' in card and 'prompt.replace("{text}", text)' in card
     facts["prompt"] = "no place"
     (run.model_folder / "textclf.json").write_text(json.dumps(facts))
+    with pytest.raises(ModelError, match=r"textclf\.json is not as it was written"):
+        textclf.load(run)
+    (run.model_folder / "MANIFEST.json").unlink()
     with pytest.raises(ModelError, match="prompt"):
         textclf.load(run)
 

@@ -218,6 +218,16 @@ def test_push_gives_up_on_a_busy_hub_in_good_time(push: Push, hub: HubStandIn, t
     assert push(tiny_artifact, "alice/tickets").returncode == 0, "what a failed push left is no obstacle"
 
 
+def test_a_push_whose_answer_was_lost_is_not_done_twice(push: Push, hub: HubStandIn, tiny_artifact: Path) -> None:
+    hub.cut("POST /api/models/.*/commit/", after=10)
+    first = push(tiny_artifact, "alice/tickets")
+    assert len(hub.model("alice/tickets").commits) == 2, "the Hub had made the commit when the line broke"
+    assert first.returncode in (0, 5) and "Traceback" not in first.stderr
+    again = push(tiny_artifact, "alice/tickets")
+    assert again.returncode == 0, again.stderr
+    assert len(hub.model("alice/tickets").commits) == 2
+
+
 def test_push_takes_the_latest_run_or_the_named_one(
     push: Push, hub: HubStandIn, home: Path, tiny_artifact: Path
 ) -> None:

@@ -297,6 +297,8 @@ def test_questions_from_rows_to_answers(
     data, out = _jsonl(tmp_path / "q.jsonl", _many()), tmp_path / "run"
     run = textclf.finetune(tiny_base, data, form=form, epochs=1, device="cpu", out=out)
     assert 0 <= run.metrics["validation"]["question_accuracy"] <= 1
+    assert 0 < run.metrics["test"]["question_chance"] <= 0.5
+    assert "answered at random" in (run.model_folder / "README.md").read_text()
 
     document = textclf.evaluate(out).as_dict()
     answered = document["questions"]["all"]

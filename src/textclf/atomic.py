@@ -13,7 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from textclf.errors import ResourceError
+from textclf.errors import BusyError, ResourceError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "MANIFEST.json"
 
@@ -49,6 +54,92 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         _fsync_dir(path.parent)
 
 
+class Growing:
+    """A file on its way: see `growing_file`. state: of its last mark, {} at its beginning."""
+
+    def __init__(self, file: BinaryIO, notes: Path, of: Any, state: dict[str, Any]) -> None:
+        self.state = state
+        self.write = file.write
+        self._file, self._notes, self._of = file, notes, of
+        self._size = file.tell()
+
+    def mark(self, **state: Any) -> None:
+        """What was written up to here is a whole, and who writes it is in this state."""
+        self._size, self.state = self._file.tell(), state
+
+    def sync(self) -> None:
+        """From now on what was written up to the last mark, and the state then, outlasts the process."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        write_json(self._notes, {"of": self._of, "size": self._size, "state": self.state})
+
+
+@contextmanager
+def growing_file(path: Path, *, of: Any) -> Iterator[Growing]:
+    """As `new_file`, where filling takes long: what was synced outlasts a killed process or an interrupted block.
+
+    The next block for this path goes on behind it, if it is `of` the same, any JSON value; else it begins anew. If the
+    block fails, nothing stays. Raises ResourceError, and BusyError while another process fills the same file.
+    """
+    path = path.resolve()
+    draft = path.with_name(f".{path.name[:200]}.partial")
+    notes = draft.with_name(f"{draft.name}.json")
+    with _translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(draft) as file:
+            size, state = _noted(notes, of, at_most=file.seek(0, os.SEEK_END))
+            file.truncate(size)
+            file.seek(size)
+            try:
+                yield Growing(file, notes, of, state)
+                file.flush()
+                os.fsync(file.fileno())
+                draft.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+                draft.replace(path)
+                notes.unlink(missing_ok=True)
+                _fsync_dir(path.parent)
+            except Exception:
+                for left in (draft, notes):
+                    left.unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[BinaryIO]:
+    """The file open for reading and writing, made where it is not there, and for no other process."""
+    while True:
+        handle = os.open(
+            path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o600
+        )
+        with os.fdopen(handle, "r+b") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as err:
+                    raise BusyError(
+                        f"{path} is being written by another process", hint="wait for it, or name another file"
+                    ) from err
+                except OSError:  # a disk without locks
+                    pass
+            try:
+                is_this = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            except FileNotFoundError:
+                is_this = False
+            if is_this:  # else another process finished it between our opening and our locking
+                yield file
+                return
+
+
+def _noted(notes: Path, of: Any, *, at_most: int) -> tuple[int, dict[str, Any]]:
+    try:
+        document = json.loads(notes.read_text(encoding="utf-8"))
+        if document["of"] == json.loads(json.dumps(of)) and 0 <= document["size"] <= at_most:
+            return document["size"], dict(document["state"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return 0, {}
+
+
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON document, indented, under its final name in one step."""
     text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
@@ -70,23 +161,16 @@ def new_folder(path: Path, *, manifest: bool = False) -> Iterator[Path]:
         try:
             draft.chmod(0o777 & ~_umask())  # mkdtemp gives 0700; the folder is no secret
             yield draft
-            if manifest:
-                write_json(draft / MANIFEST, {"files": _digests(draft)})
             for file in sorted(draft.rglob("*")):
                 if file.is_file():
                     file.chmod(0o666 & ~_umask())  # safetensors writes 0600
                     _fsync_file(file)
                 else:
                     _fsync_dir(file)
+            if manifest:
+                write_json(draft / MANIFEST, {"files": digests(draft)})
             _fsync_dir(draft)
-            if path.exists():
-                # Two renames: between them `path` is missing, never half written.
-                retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-                path.rename(retired / path.name)
-                draft.rename(path)
-                shutil.rmtree(retired, ignore_errors=True)
-            else:
-                draft.rename(path)
+            _put_in_place(draft, path)
             _fsync_dir(path.parent)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -95,18 +179,18 @@ def new_folder(path: Path, *, manifest: bool = False) -> Iterator[Path]:
 
 def verify(folder: Path) -> str | None:
     """What is wrong with a folder that was written with a manifest, in words; None when every file is as written."""
+    if not (folder / MANIFEST).exists():
+        return f"{MANIFEST} is missing"
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError):
+        for name, facts in files.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != facts["size"] or sha256(path) != facts["sha256"]:
+                return f"{name} is not as it was written"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
-    found = _digests(folder)
-    for name, facts in files.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != facts:
-            return f"{name} is not as it was written"
     return None
 
 
@@ -116,9 +200,53 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digests(folder: Path) -> dict[str, dict[str, Any]]:
+def digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """`{"size": bytes, "sha256": hex}` of every file below a folder but its manifest, by relative name."""
     files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name != MANIFEST)
     return {f.relative_to(folder).as_posix(): {"size": f.stat().st_size, "sha256": sha256(f)} for f in files}
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    """Give a folder its name; what had the name is deleted. Others may be doing the same at this moment."""
+    taken = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+    for _ in range(100):
+        try:
+            draft.rename(path)
+            return
+        except OSError as err:
+            if err.errno not in taken:
+                raise
+        if _exchange(draft, path):
+            shutil.rmtree(draft, ignore_errors=True)
+            return
+        # Without an exchange, two renames: between them `path` is missing, never half written.
+        retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+        try:
+            with suppress(FileNotFoundError):  # another process was faster
+                path.rename(retired / path.name)
+            draft.rename(path)
+            return
+        except OSError as err:
+            if err.errno not in taken:
+                raise
+        finally:
+            if not path.exists():
+                with suppress(OSError):
+                    (retired / path.name).rename(path)
+            shutil.rmtree(retired, ignore_errors=True)
+    raise OSError(errno.EBUSY, "other processes keep replacing it")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders trade names in one step; False where the system or its disk cannot."""
+    import ctypes
+
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):  # not Linux
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: linux/fcntl.h, linux/fs.h
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
 
 
 def _fsync_file(path: Path) -> None:
@@ -167,6 +295,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _full(path: Path) -> ResourceError:
     return ResourceError(
-        f"{path}: the disk is full; nothing was left half-written",
+        f"{path}: the disk is full (or its quota, or its inodes); nothing was left half-written",
         hint="free some space, or choose another disk with --out or TEXTCLF_HOME",
     )

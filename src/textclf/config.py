@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from textclf import plugins
 from textclf.errors import ConfigError, UsageError
 
 Overflow = Literal["truncate", "head-tail", "window"]
@@ -107,7 +108,14 @@ class DataConfig:
 PLACE = "{text}"
 """Where in a prompt the text goes."""
 
-Head = Literal["auto", "own", "native", "cls", "mean", "max", "last", "attention"]
+HEADS = ("auto", "own", "native", "cls", "mean", "max", "last", "attention")
+"""Heads by name. Others are code: `FILE.py:CLASS`, or what an installed package registers."""
+
+
+def file_and_class(head: str) -> tuple[str, str] | None:
+    """The two parts of a head given as `FILE.py:CLASS`; None for a head that is a name."""
+    path, colon, name = head.rpartition(":")
+    return (path, name) if colon and path.endswith(".py") and name.isidentifier() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +134,11 @@ class ModelConfig:
     """What becomes of longer texts. truncate: the start is read. head-tail: the first quarter and the last three of
     max_length. window: all of it, in windows that overlap by a quarter and whose logits are averaged; in training each
     window carries its share of the text's weight."""
-    head: Head = "auto"
+    head: str = "auto"
     """own (or native): the architecture's. cls, mean, max, last, attention: layers over the first token, over the mean,
     the largest or the last of the hidden states, or over a mean whose weights are learnt. auto: own, or mean where the
-    model was pretrained with mean pooling and a linear probe on it is clearly better."""
+    model was pretrained with mean pooling and a linear probe on it is clearly better. `FILE.py:CLASS`, or a name that
+    an installed package registers: code of your own, see docs/how-to/own-head.md."""
     head_hidden: int | None = None
     """Numbers in a hidden layer (GELU) of a pooled head. None: no such layer, the same as 0."""
     head_dropout: float | None = None
@@ -165,6 +174,20 @@ class ModelConfig:
             )
         if self.head == "native":
             object.__setattr__(self, "head", "own")  # one name for one thing
+        self._check_head()
+
+    def _check_head(self) -> None:
+        is_code = self.head not in HEADS
+        if is_code and file_and_class(self.head) is None and self.head not in plugins.names(plugins.HEADS):
+            raise ConfigError(
+                f"model.head is {self.head!r}; it is one of {', '.join(HEADS)}, or FILE.py:CLASS",
+                hint=f"installed heads: {', '.join(plugins.names(plugins.HEADS)) or 'none'}",
+            )
+        if is_code and (self.head_hidden or self.head_dropout is not None):
+            raise ConfigError(
+                f"model.head is {self.head}, whose layers are its code's; head_hidden and head_dropout are for others",
+                hint="choose --head cls, mean, max, last or attention",
+            )
         if self.head == "own" and (self.head_hidden or self.head_dropout is not None):
             raise ConfigError(
                 "model.head is own, whose layers are the architecture's; head_hidden and head_dropout are for others",
@@ -226,6 +249,8 @@ class TrainConfig:
     """Stop early after this many evaluations without a better metric; 0 never does."""
     eval_every: int | None = None
     """Steps between evaluations. None: once an epoch."""
+    keep: int = 2
+    """Checkpoints that stay on the disk during a run, the newest ones; the best stays besides."""
     max_minutes: float | None = None
     """Wall-clock budget of the run; the schedule reaches its end within it."""
     precision: Precision = "auto"
@@ -244,7 +269,7 @@ class TrainConfig:
         _above("train.max_minutes", self.max_minutes, 0)
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ConfigError(f"train.layer_decay is {self.layer_decay}; it is a share, above 0 and up to 1")
-        for name in ("batch_size", "micro_batch_size", "micro_batch_tokens", "eval_every"):
+        for name in ("batch_size", "micro_batch_size", "micro_batch_tokens", "eval_every", "keep"):
             _at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("weight_decay", "max_grad_norm", "patience", "seed"):
             _at_least(f"train.{name}", getattr(self, name), 0)

@@ -88,7 +88,7 @@ class GateError(TextclfError):
 
 
 class InterruptedRun(TextclfError):  # not an error: the user asked for it
-    """A run was stopped by a signal, after it wrote a checkpoint."""
+    """A run was stopped by a signal; in the middle of training, after it wrote a checkpoint."""
 
     def __init__(self, message: str, *, hint: str | None = None, signal_number: int) -> None:
         super().__init__(message, hint=hint)

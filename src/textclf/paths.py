@@ -1,4 +1,4 @@
-"""Where textclf keeps its files: one cache folder and one runs folder per user."""
+"""Where textclf keeps its files: a cache folder, a runs folder and a heads folder per user."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def cache_dir() -> Path:
 def runs_dir() -> Path:
     """Runs with their checkpoints and models. `$TEXTCLF_HOME/runs`, else `runs` in the platform's data folder."""
     return _home("runs") or _platform_dirs().user_data_path / "runs"
+
+
+def heads_dir() -> Path:
+    """Code of heads that were trained with. `$TEXTCLF_HOME/heads`, else `heads` in the platform's data folder."""
+    return _home("heads") or _platform_dirs().user_data_path / "heads"
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
-from textclf import __version__
-from textclf.artifact import folder, screening
+from textclf import __version__, plugins
+from textclf.artifact import folder, graph, screening
 from textclf.artifact.screening import last_part
 from textclf.characters import UNSEEN
 from textclf.config import PLACE
@@ -39,6 +39,9 @@ _METRICS = {
     "average_precision": ("average precision", "average_precision"),
     "loss": ("loss (cross-entropy, nats)", "loss"),
 }
+
+_CHANCE = {"question_chance": ("accuracy of questions, answered at random", "")}
+"""Beside the metrics in the card's table, and no metric of the model's."""
 
 FEW_ROWS = 20
 """A label learnt from fewer rows than this is named among the limits."""
@@ -159,7 +162,7 @@ def _rule(label_set: LabelSet) -> str:
 
 def _use(repo_id: str | None, artifact: folder.Artifact, facts: folder.Facts) -> str:
     name, config, multi = repo_id or "path/to/this/folder", artifact.config, artifact.label_set.multi
-    own_code = _own_code(config)
+    own_code, needs_leave = _own_code(config), _needs_leave(artifact)
     trust = ", trust_remote_code=True" if own_code else ""
     why = f"; `trust_remote_code=True` too, as {own_code} beside the weights" if own_code else ""
     one, file, said = _inputs(facts.form, "its labels" if multi else "one label")
@@ -171,7 +174,7 @@ On the command line, {said}:
 pipx install textclf
 textclf predict {name} {file}
 ```
-{_with_transformers(name, trust, why, facts, multi=multi)}
+{needs_leave}{_with_transformers(name, trust, why, facts, multi=multi)}
 From Python with textclf:
 
 ```python
@@ -188,9 +191,29 @@ def _own_code(config: dict[str, Any]) -> str | None:
         return f"OpenELM is not part of transformers and is defined in `{folder.MODELLING_OPENELM}`"
     if config.get("model_type") != screening.OWN_HEAD:
         return None
+    code = config.get("head_code")
+    if isinstance(code, dict):
+        where = f"`{folder.HEAD_CODE}`" if "sha256" in code else f"the package of `{_code(str(code.get('module')))}`"
+        also = f" and `{folder.MODELLING_OPENELM}`" * (config.get("text_config", {}).get("model_type") == "openelm")
+        return f"its head is code of its author, in {where}, loaded by `{folder.MODELLING}`{also}"
     if config.get("text_config", {}).get("model_type") == "openelm":
         return f"OpenELM and its head are defined in `{folder.MODELLING_OPENELM}` and `{folder.MODELLING}`"
     return f"its pooled head is defined in `{folder.MODELLING}`"
+
+
+def _needs_leave(artifact: folder.Artifact) -> str:
+    """What textclf needs for a head that is code, in words; nothing for other heads."""
+    code = artifact.config.get("head_code")
+    if not isinstance(code, dict):
+        return ""
+    if "sha256" in code:
+        flag = f"--head {folder.HEAD_CODE}:{_code(str(code.get('class')))}"
+        needs = f"your leave: read `{folder.HEAD_CODE}`, and if you trust it give `{flag}`"
+    else:
+        needs = f"the package of `{_code(str(code.get('module')))}` installed, which registers it"
+    if graph.belongs(artifact.folder):
+        return f"\nIts head is code of its author. On a CPU the ONNX graph answers without it; torch needs {needs}.\n"
+    return f"\nIts head is code of its author, and to run it textclf needs {needs}.\n"
 
 
 def _inputs(form: str, answer: str) -> tuple[str, str, str]:
@@ -253,7 +276,7 @@ def _results(facts: folder.Facts) -> str:
     values = {split: _numbers(facts.metrics[split]) for split in splits}
     rows = [
         [words, *(f"{values[split][name]:.4f}" if name in values[split] else "" for split in splits)]
-        for name, (words, _) in _METRICS.items()
+        for name, (words, _) in {"question_accuracy": _METRICS["question_accuracy"], **_CHANCE, **_METRICS}.items()
         if any(name in values[split] for split in splits)
     ]
     if any(facts.splits.get(split) for split in splits):
@@ -318,6 +341,11 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
         "The languages it can read are not recorded. Expect those of its training texts, at most.",
         "No licence is stated here. Those of the base model and of the data apply.",
     ]
+    kind = (artifact.config.get("text_config") or artifact.config).get("model_type")
+    if kind in plugins.names(plugins.BACKBONES):
+        limits.append(
+            f"Its architecture, {_md(kind)}, is of a package that has to be installed, and imported, beforehand."
+        )
     train = facts.splits.get("train")
     if train and train < 1000:
         limits.append(f"It learnt from only {_number(train)} texts.")

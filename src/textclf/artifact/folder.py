@@ -27,6 +27,8 @@ POOLING = "1_Pooling/config.json"
 MODELLING = "modeling_textclf.py"
 MODELLING_OPENELM = "openelm.py"
 """The code of what transformers has not: what plain transformers load it with. textclf itself never reads it."""
+HEAD_CODE = "own_head.py"
+"""The code of a head of the user's own, likewise."""
 TEXTCLF = "textclf.json"
 GRAPH = "onnx/graph.onnx"
 GRAPH_INT8 = "onnx/graph_int8.onnx"
@@ -45,7 +47,7 @@ TOKENIZER_FILES = (*VOCABULARIES, "merges.txt", TOKENIZER_CONFIG, "special_token
 LOADED = (CONFIG, TEXTCLF, *TOKENIZER_FILES, POOLING, GRAPH, GRAPH_INT8, GRAPH_FACTS)
 """Patterns of what a model needs beside its weights. No code, no template, nothing of another framework."""
 
-PUBLISHED = (CARD, MODELLING, MODELLING_OPENELM, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
+PUBLISHED = (CARD, MODELLING, MODELLING_OPENELM, HEAD_CODE, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
 """Patterns of what leaves this machine with an artifact: not a file more, whatever lies in the folder."""
 
 SCHEMA_VERSION = 1

@@ -17,6 +17,7 @@ import numpy as np
 
 from textclf import atomic
 from textclf.artifact import folder as names
+from textclf.artifact import integrity
 from textclf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
 
 SCHEMA_VERSION = 1
+_CHECKSUM = "checksum"
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
@@ -39,18 +41,28 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
         document = json.loads((folder / names.GRAPH_FACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    known = isinstance(document, dict) and document.get("schema_version") == SCHEMA_VERSION
-    return document if known else None
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        return None
+    has_digests = any(isinstance(facts, dict) and "sha256" in facts for facts in document.values())
+    is_whole = document.get(_CHECKSUM) == signed(document)[_CHECKSUM]
+    return document if is_whole or not (has_digests or _CHECKSUM in document) else None  # early graphs had neither
 
 
 def write_facts(folder: Path, **graphs: dict[str, Any]) -> None:
-    """Record what is known of graphs by name, beside what is recorded of others."""
-    document = {**(read_facts(folder) or {}), **graphs, "schema_version": SCHEMA_VERSION}
-    atomic.write_json(folder / names.GRAPH_FACTS, document)
+    """Record what is known of graphs by name, and the SHA-256 of each, beside what is recorded of others."""
+    known = {kind: {**facts, "sha256": atomic.sha256(graph_path(folder, kind))} for kind, facts in graphs.items()}
+    document = {**(read_facts(folder) or {}), **known, "schema_version": SCHEMA_VERSION}
+    atomic.write_json(folder / names.GRAPH_FACTS, signed(document))
+
+
+def signed(document: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded of graphs, with a checksum of it, by which `read_facts` knows that it is whole."""
+    bare = {key: value for key, value in document.items() if key != _CHECKSUM}
+    return {**bare, _CHECKSUM: hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()}
 
 
 def belongs(folder: Path, kind: str = "fp32") -> bool:
-    """Whether a model folder has a graph of this kind (fp32 or int8) that was made from the weights in it.
+    """Whether a model folder has a whole graph of this kind (fp32 or int8) that was made from the weights in it.
 
     The fp32 graph reads its weights from the file, so that file's layout decides; the int8 graph holds
     rounded weights of its own, so the whole file does.
@@ -59,9 +71,12 @@ def belongs(folder: Path, kind: str = "fp32") -> bool:
     weights = folder / names.WEIGHTS
     if not isinstance(facts, dict) or not graph_path(folder, kind).is_file() or not weights.is_file():
         return False
+    name = graph_path(folder, kind).relative_to(folder).as_posix()
+    if facts.get("sha256", found := integrity.digests(folder, (name,))[name]) != found:
+        return False
     if kind == "fp32":
         return bool(facts.get("layout") == layout(weights))
-    return bool(facts.get("weights") == atomic.sha256(weights))
+    return bool(facts.get("weights") == integrity.digests(folder, (names.WEIGHTS,))[names.WEIGHTS])
 
 
 def graph_path(folder: Path, kind: str = "fp32") -> Path:

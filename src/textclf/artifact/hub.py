@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textclf import __version__
-from textclf.artifact import card, folder, graph, remote, runs, screening
+from textclf.artifact import card, consent, folder, graph, integrity, remote, runs, screening
 from textclf.errors import HubError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def locate(reference: str | os.PathLike[str] | None = None) -> Path:
 
     In this order: the name of a run, a path (of a run folder or a model folder), a Hub id. A `Run` or
     any other path object is only ever a path; None is the run that was finished last.
-    Raises ModelError (nothing of that name, a run without a model), HubError and RefusedError as `fetch`.
+    Raises ModelError (nothing of that name, a run without a model, a file that is not as it was written), HubError and
+    RefusedError as `fetch`.
     """
     if reference is None:
         reference = runs.latest().model_folder
@@ -146,6 +147,7 @@ def _local_folder(reference: str | os.PathLike[str]) -> Path | None:
     except (OSError, RuntimeError):  # a name too long for a file, a home that nobody has
         is_folder = exists = False
     if is_folder:
+        integrity.check(local)
         return local
     if exists:
         raise ModelError(f"{name} is a file", hint="give the model's folder, not a file in it")
@@ -352,19 +354,40 @@ def _content(artifact: folder.Artifact, repo_id: str) -> dict[str, bytes | Path]
         if name in left_out or not path.is_file() or not _matches(name, folder.PUBLISHED):
             continue
         content[name] = path
+        if name == folder.HEAD_CODE:
+            _check_code(path, artifact)
         if name in _CLEANED:
             document = json.loads(path.read_text(encoding="utf-8"))
             cleaned[name] = screening.without_traces(
                 document, where=name, keep=(*artifact.label_set.names, artifact.prompt or "")
             )
+            if name == folder.GRAPH_FACTS:
+                cleaned[name] = graph.signed(cleaned[name])
             if cleaned[name] != document:
                 content[name] = (json.dumps(cleaned[name], ensure_ascii=False, indent=2) + "\n").encode()
+    if "sha256" in (artifact.config.get("head_code") or {}) and folder.HEAD_CODE not in content:
+        raise ModelError(
+            f"{artifact.folder} lacks {folder.HEAD_CODE}, the code of its head; nothing was pushed",
+            hint="copy the whole folder, or fine-tune again",
+        )
     facts = folder.facts_of(cleaned[folder.TEXTCLF], where=folder.TEXTCLF)
     clean = dataclasses.replace(artifact, config=cleaned[folder.CONFIG], facts=facts)
     content = {folder.CARD: card.render(clean, repo_id=repo_id).encode(), **content}
     for name, data in content.items():
         screening.check_publishable(name, data, folder=artifact.folder)
     return content
+
+
+def _check_code(path: Path, artifact: folder.Artifact) -> None:
+    """That the code of a head is what the model was trained with. Raises ModelError, or RefusedError where it names
+    this machine."""
+    source = path.read_bytes().decode("utf-8", "replace")
+    if consent.digest(source) != (artifact.config.get("head_code") or {}).get("sha256"):
+        raise ModelError(
+            f"{path} is not the code that the model was trained with; nothing was pushed",
+            hint="put the file back as it was, or fine-tune again with the code as it is now",
+        )
+    screening.check_traces(source, where=folder.HEAD_CODE)
 
 
 def _commit(api: HfApi, repo_id: str, content: dict[str, bytes | Path], listing: list[str], message: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
+import logging
 import os
 import shutil
 import socket
@@ -22,6 +24,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+logger = logging.getLogger(__name__)
+
 STATE = "run.json"
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -31,6 +35,8 @@ EVALUATIONS = "eval"
 LOCK = ".lock"
 FORMAT = "textclf run 1"
 """What run.json says it is."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""How a disk says that it has no locks: some network file systems."""
 _OURS = {STATE, CONFIG, METRICS, MODEL, CHECKPOINTS, EVALUATIONS, LOCK}
 
 State = Literal["new", "running", "paused", "done", "failed"]
@@ -120,12 +126,19 @@ def is_blank(run: Run) -> bool:
 def locked(run: Run) -> Iterator[None]:
     """Keep other processes out of a run while the block works. Raises BusyError naming the one that is in.
 
-    A kernel lock, so that a process that dies leaves none behind; on Windows, which has no flock, nothing is locked.
+    A kernel lock, so that a process that dies leaves none behind; on Windows, which has no flock, and on disks without
+    locks nothing is locked. Raises ResourceError where the folder may not be written to.
     """
     if fcntl is None:
         yield
         return
-    handle = os.open(run.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        handle = os.open(run.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        raise ResourceError(
+            f"{run.folder / LOCK} cannot be written: {err.strerror}",
+            hint="choose a folder you may write to with --out or TEXTCLF_HOME",
+        ) from err
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,6 +148,10 @@ def locked(run: Run) -> Iterator[None]:
                 f"run {run.name} is being worked on by another process ({owner})",
                 hint="wait for it, or choose another --out",
             ) from err
+        except OSError as err:
+            if err.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s: the disk has no locks; see to it that no other process works in this run", run.folder)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         _sweep(run.folder)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from textclf import paths
+from textclf import paths, plugins
 from textclf.artifact import folder as names
 from textclf.errors import ModelError, RefusedError
 from textclf.redaction import kind_of_secret
@@ -58,7 +58,8 @@ def check_config(folder: Path) -> dict[str, Any]:
     kind = config.get("model_type")
     if kind == OWN_HEAD and isinstance(config.get("text_config"), dict):
         kind = config["text_config"].get("model_type")  # the head is ours; the backbone is what must be known
-    if isinstance(kind, str) and (kind in OWN_TYPES or kind in _known_types()):
+    known = isinstance(kind, str) and (kind in OWN_TYPES or kind in _known_types())
+    if known or kind in plugins.names(plugins.BACKBONES):
         return config  # an auto_map beside it stays unread: the class of transformers, or ours, is used
     if "auto_map" in asked:
         raise RefusedError(
@@ -247,13 +248,18 @@ def without_traces(document: Any, *, where: str, keep: Container[str] = ()) -> A
     if not isinstance(document, str) or document in keep:
         return document
     text = last_part(document)
+    check_traces(text, where=where)
+    return text
+
+
+def check_traces(text: str, *, where: str) -> None:
+    """Raises RefusedError where a text names this machine or a home folder."""
     found = _HOMES.search(text) or _this_machine().search(text)
     if found:
         raise RefusedError(
             f"{where} holds {found[0]!r}, which names this machine or its user; nothing was pushed",
             hint="take it out of the file, then push again",
         )
-    return text
 
 
 def check_publishable(name: str, content: bytes | Path, *, folder: Path) -> None:

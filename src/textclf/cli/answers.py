@@ -64,15 +64,18 @@ class Layout:
         return [(None if floor is not None and score < floor else label, score) for label, score in prediction.scores]
 
 
-def written(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[str]:
-    """What is to be written for each window of predictions, as soon as the window is there."""
+def written(windows: Iterable[Sequence[Prediction]], layout: Layout, *, begun: bool = False) -> Iterator[str]:
+    """What is to be written for each window of predictions, as soon as the window is there.
+
+    begun: windows before these were written already.
+    """
     if layout.format == "json":
-        return _document(windows, layout)
+        return _document(windows, layout, begun=begun)
     if layout.format == "table":
         return _table(windows, layout)
     record = {"tsv": _tsv, "csv": _csv, "jsonl": _jsonl}[layout.format]
     chunks = ("".join(record(prediction, layout) for prediction in window) for window in windows)
-    return _after(_csv_header(layout), chunks) if layout.format == "csv" else chunks
+    return _after(_csv_header(layout), chunks) if layout.format == "csv" and not begun else chunks
 
 
 def _tsv(prediction: Prediction, layout: Layout) -> str:
@@ -153,9 +156,9 @@ def _question_object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _document(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[str]:
+def _document(windows: Iterable[Sequence[Prediction]], layout: Layout, *, begun: bool) -> Iterator[str]:
     """One document, written piece by piece. After a failure it stays open, so that no reader takes it for whole."""
-    lead = f'{{"model": {terminal.json_line(layout.model)}, "predictions": [\n'
+    lead = ",\n" if begun else f'{{"model": {terminal.json_line(layout.model)}, "predictions": [\n'
     for window in windows:
         objects = ",\n".join(terminal.json_line(_object(prediction, layout)) for prediction in window)
         if objects:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from textclf import __version__
+from textclf import __version__, signals
 from textclf.cli import terminal
 from textclf.errors import TextclfError
 from textclf.redaction import redact
@@ -84,8 +83,7 @@ def main() -> NoReturn:
     # Threads of OpenMP that wait for work would keep a core busy. Beside any other process, torch's two threads on two
     # cores are then four times slower; asleep, they lose a tenth on a machine that does nothing else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signals.own_process()
     # Kernels of the Hub are code; transformers would fetch some for models that name none.
     os.environ.setdefault("USE_HUB_KERNELS", "NO")
     log = logging.StreamHandler(sys.stderr)

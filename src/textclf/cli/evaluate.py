@@ -11,6 +11,7 @@ from textclf.cli.command import register
 from textclf.cli.options import (
     ColumnsOpt,
     DeviceOpt,
+    HeadCodeOpt,
     LabelColumnOpt,
     LabelColumnsOpt,
     LabelDelimiterOpt,
@@ -49,6 +50,7 @@ def evaluate(
     ] = None,
     device: DeviceOpt = None,
     runtime: RuntimeOpt = None,
+    head: HeadCodeOpt = None,
 ) -> None:
     """Measure a model on labelled texts."""
     from textclf.cli.progress import EventDisplay
@@ -71,6 +73,7 @@ def evaluate(
             columns=names(columns),
             device=device or "auto",
             runtime=runtime or "auto",
+            head=head,
             on_progress=lambda done, total: display(Phase("score", done, total)),
         )
     if terminal.settings.json:

@@ -8,7 +8,7 @@ import typer
 
 from textclf.cli import terminal
 from textclf.cli.command import register
-from textclf.cli.options import DatasetOpt
+from textclf.cli.options import DatasetOpt, HeadCodeOpt
 
 
 def export(
@@ -21,12 +21,13 @@ def export(
         str | None, typer.Option(help="Texts to measure int8 on. Default: validation.", show_default=False)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Keep an int8 graph that changes many answers.")] = False,
+    head: HeadCodeOpt = None,
 ) -> None:
     """Write the ONNX graph of a model, from which predict starts sooner."""
     from textclf.cli.render import SHOWN_METRICS
     from textclf.evaluation.exporting import export as run
 
-    exported = run(model, int8=int8, dataset=dataset, split=split, force=force)
+    exported = run(model, int8=int8, dataset=dataset, split=split, force=force, head=head)
     if terminal.settings.json:
         terminal.show_json({"model": exported.model, "written": list(exported.written), "graphs": exported.graphs})
         return

@@ -79,7 +79,8 @@ def finetune(
     head: Annotated[
         str | None,
         typer.Option(
-            help="auto, own (or native), cls, mean, max, last or attention. Default: auto.",
+            metavar="NAME|FILE.py:CLASS",
+            help="auto, own (or native), cls, mean, max, last or attention, or code of your own. Default: auto.",
             show_default=False,
             rich_help_panel=_LEARNING,
         ),
@@ -182,6 +183,14 @@ def finetune(
     max_minutes: Annotated[
         float | None, typer.Option(help="Be done within this time.", show_default=False, rich_help_panel=_LEARNING)
     ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            help="Checkpoints that stay during the run, besides the best. Default: 2.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(
@@ -233,7 +242,7 @@ def finetune(
         "layer_decay": layer_decay, "prompt": prompt, "epochs": 0.0 if fast else epochs,
         "learning_rate": learning_rate, "batch_size": batch_size, "label_smoothing": label_smoothing,
         "class_weights": class_weights, "metric": metric, "patience": patience, "seed": seed,
-        "max_minutes": max_minutes, "max_length": max_length, "micro_batch_size": micro_batch_size,
+        "max_minutes": max_minutes, "keep": keep, "max_length": max_length, "micro_batch_size": micro_batch_size,
         "gradient_checkpointing": gradient_checkpointing, "precision": precision, "device": device,
     }  # fmt: skip
     layers: list[dict[str, Any]] = [

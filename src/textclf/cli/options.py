@@ -139,6 +139,17 @@ RuntimeOpt = Annotated[
 ]
 
 
+HeadCodeOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        metavar="FILE.py:CLASS",
+        help="Run this code, which the model's head was trained with. See docs/how-to/own-head.md.",
+        show_default=False,
+    ),
+]
+
+
 def names(columns: str | None) -> tuple[str, ...] | None:
     """The value of `--columns` as names."""
     return tuple(name.strip() for name in columns.split(",")) if columns is not None else None

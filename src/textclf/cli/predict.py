@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textclf import atomic
+from textclf import __version__, atomic
 from textclf.cli import answers, terminal
 from textclf.cli.command import register
-from textclf.cli.options import DeviceOpt, RuntimeOpt, TextColumnOpt, TextPairColumnOpt
+from textclf.cli.options import DeviceOpt, HeadCodeOpt, RuntimeOpt, TextColumnOpt, TextPairColumnOpt
 from textclf.errors import UsageError
 
 if TYPE_CHECKING:
     from textclf.inference.prediction import Prediction
+
+SYNC_SECONDS = 5.0
+"""Between two moments from which on answers in a file outlast the process."""
 
 
 def predict(
@@ -52,10 +57,17 @@ def predict(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write a file, whole or not at all.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a file, whole or not at all; go on with a killed one.",
+            show_default=False,
+        ),
     ] = None,
     device: DeviceOpt = None,
     runtime: RuntimeOpt = None,
+    head: HeadCodeOpt = None,
 ) -> None:
     r"""Predict the label of every text: one answer per text, in order.
 
@@ -127,11 +139,10 @@ def predict(
 
     from textclf.inference.prediction import load
 
-    predictor = load(artifact.folder, device=device, runtime=runtime or "auto")
+    predictor = load(artifact.folder, device=device, runtime=runtime or "auto", head=head)
     if reading.STDIN in paths and stdin is not None and stdin.isatty():
         terminal.say("reading texts from the terminal, one per line; Ctrl-D ends")
     count = _Count()
-    predictions = count.counted(predictor.window_predictions(windows, top_k=top_k, threshold=threshold))
     layout = answers.Layout(
         format=wanted,
         labels=list(predictor.classes_),
@@ -142,9 +153,27 @@ def predict(
         form=predictor.artifact.form,
     )
     encoding = sys.stdout.encoding if wanted == "table" and destination is None and sys.stdout is not None else "utf-8"
-    with _writer(destination) as write:
-        for chunk in answers.written(predictions, layout):
-            write(chunk.encode(encoding, "backslashreplace"))
+    how = [dataclasses.asdict(layout), dataclasses.asdict(columns), runtime, device, __version__]
+    can_resume = reading.STDIN not in paths and wanted != "table"
+    of = [how, _stamps([*map(Path, paths), *sorted(artifact.folder.rglob("*"))])] if can_resume else None
+    with _file(destination, of) as file:
+        count.go_on(file.state)
+        rest = itertools.islice(windows, count.windows, None)
+        predictions = count.counted(predictor.window_predictions(rest, top_k=top_k, threshold=threshold))
+        synced_at = time.monotonic()
+        try:
+            for chunk in answers.written(predictions, layout, begun=count.windows > 0):
+                file.write(chunk.encode(encoding, "backslashreplace"))
+                if count.windows > file.state.get("windows", 0):  # not after what closes a document
+                    file.mark(**vars(count))
+                if time.monotonic() - synced_at > SYNC_SECONDS:
+                    file.sync()
+                    synced_at = time.monotonic()
+        except (SystemExit, KeyboardInterrupt):
+            if of is not None and destination is not None:
+                file.sync()
+                terminal.say(f"stopped after {file.state.get('texts', 0):,} texts; the same command goes on from there")
+            raise
     count.say(predictor.artifact.max_length, predictor.artifact.overflow)
 
 
@@ -157,11 +186,19 @@ class _Count:
     """How many texts went by, and how many of them the model could not read to their end."""
 
     def __init__(self) -> None:
+        self.windows = 0
         self.texts = 0
         self.truncated = 0
 
+    def go_on(self, state: Mapping[str, int]) -> None:
+        """Count on from an earlier state, and say so."""
+        vars(self).update(state)
+        if self.texts:
+            terminal.say(f"going on after {self.texts:,} texts that were answered before")
+
     def counted(self, windows: Iterable[list[Prediction]]) -> Iterator[list[Prediction]]:
         for window in windows:
+            self.windows += 1
             self.texts += len(window)
             self.truncated += sum(prediction.truncated for prediction in window)
             yield window
@@ -229,14 +266,40 @@ def _destination(output: str | None, inputs: list[str]) -> Path | None:
     return path
 
 
+class _Stream:
+    """Where answers go that nobody can go on with: standard output, a pipe, a file made of standard input."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self.write = write
+        self.state: dict[str, int] = {}
+
+    def mark(self, **state: int) -> None:
+        self.state = state
+
+    def sync(self) -> None:
+        pass
+
+
 @contextmanager
-def _writer(destination: Path | None) -> Iterator[Callable[[bytes], object]]:
-    """What takes the bytes of answers: standard output, or a file that gets its name when all is written."""
+def _file(destination: Path | None, of: object) -> Iterator[_Stream | atomic.Growing]:
+    """What takes the bytes of answers: standard output, or a file that gets its name when all is written.
+
+    of: what the answers are of, where they can be gone on with by another process; else None.
+    """
     if destination is None:
-        yield terminal.write
+        yield _Stream(terminal.write)
     elif destination.exists() and not destination.is_file():  # a named pipe or /dev/null is written to, not replaced
         with destination.open("wb", buffering=0) as stream:
-            yield stream.write
-    else:
+            yield _Stream(stream.write)
+    elif of is None:
         with atomic.new_file(destination) as file:
-            yield file.write
+            yield _Stream(file.write)
+    else:
+        with atomic.growing_file(destination, of=of) as growing:
+            yield growing
+
+
+def _stamps(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Path, size and time of change: what tells inputs and a model from those of another day."""
+    found = [(str(path.absolute()), path.stat()) for path in files]
+    return [(name, facts.st_size, facts.st_mtime_ns) for name, facts in found]

@@ -91,7 +91,7 @@ def open_hub(repo: str, config: str | None, *, name: str, min_label_count: int |
         return _from_cache(repo, config, name, min_label_count, err)
     except (_transport_error(), OSError) as err:
         return _from_cache(repo, config, name, min_label_count, err)
-    check_listing(repo, info.card_data.to_dict() if info.card_data is not None else {})
+    check_listing(repo, info.card_data.to_dict() if info.card_data is not None else {})  # type: ignore[no-untyped-call]
     # A short id such as `imdb` has a full one, and only that one can be loaded (datasets 5.2 with hub 2.4).
     return HubSource(name, info.id, config, info.sha, min_label_count)
 

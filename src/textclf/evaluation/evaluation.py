@@ -125,13 +125,14 @@ def evaluate(
     columns: tuple[str, ...] | None = None,
     device: str = "auto",
     runtime: str = "auto",
+    head: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvalReport:
     """Score a model on a split.
 
     model: run, run name, folder or Hub id; None is the latest finished run. dataset: another data set with the
     same label names; None is the one that the run was made from, split as it was then. split: None is test
-    where there is one, else validation. device, runtime: as for `load`. on_progress: called with texts
+    where there is one, else validation. device, runtime, head: as for `load`. on_progress: called with texts
     done and texts in all.
 
     Raises UsageError where a model without a run is given no data set, DataError for labels that the model
@@ -158,7 +159,7 @@ def evaluate(
         rows, split, name = own_rows(artifact, split)
     targets_N = targets(rows, artifact.label_set)
     started = time.monotonic()
-    computing = runtimes.open_runtime(artifact, device=device, runtime=runtime)
+    computing = runtimes.open_runtime(artifact, device=device, runtime=runtime, head=head)
     encoded = encode_rows(
         rows, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt, overflow=artifact.overflow
     )
@@ -216,7 +217,8 @@ def own_rows(artifact: folder.Artifact, split: str | None) -> tuple[Rows, str, s
         )
     from textclf.config import build
 
-    prepared = prepare(build(run.config, where=str(run.folder / runs.CONFIG)).data)
+    # Its data alone: what the head is made of may not be installed any more.
+    prepared = prepare(build({"data": run.config.get("data", {})}, where=str(run.folder / runs.CONFIG)).data)
     if prepared.fingerprint != run.document.get("fingerprint"):
         raise DataError(
             f"{prepared.name} has changed since run {run.name} was trained on it",

@@ -20,6 +20,7 @@ from textclf.errors import RefusedError, UsageError
 from textclf.evaluation.evaluation import own_rows, targets
 from textclf.inference.onnx_runtime import OnnxRuntime
 from textclf.inference.quantization import LEVELS, quantize
+from textclf.inference.runtimes import check_head
 from textclf.metrics import measure
 
 AIM = 0.995
@@ -50,11 +51,13 @@ def export(
     dataset: str | Path | None = None,
     split: str | None = None,
     force: bool = False,
+    head: str | None = None,
 ) -> Exported:
     """Write the ONNX graph of a model that lacks it, and with `int8` one that is faster and nearly as good.
 
     model: run, run name or folder; None is the latest finished run. dataset, split: labelled texts on which int8 is
     compared with fp32; None is the validation split of the run's own data. force: keep an int8 graph whatever it costs.
+    head: as for `load`.
 
     Raises ModelError where the architecture has no graph, UsageError for a model of the Hub's cache or where int8 has
     no texts to be measured on, RefusedError where int8 agrees with fp32 on less than 97 % of them.
@@ -65,11 +68,12 @@ def export(
             f"{artifact.folder} is in the Hub's cache, which is not ours to write to",
             hint="copy the folder with `cp -rL`, then export the copy",
         )
+    check_head(artifact, head)
     written = []
     if not graph.belongs(artifact.folder):
         from textclf.model.exporting import write_graph  # torch: 3 s, and only where there is no graph yet
 
-        write_graph(artifact, _ordinary_texts(artifact))
+        write_graph(artifact, _ordinary_texts(artifact), head=head)
         written.append("fp32")
     if int8 and (force or not graph.belongs(artifact.folder, "int8")):
         _write_int8(artifact, dataset, split, force=force)

@@ -256,18 +256,26 @@ class Predictor:
         return item[0], choices
 
 
-def load(reference: str | Path | Run | None = None, *, device: str = "auto", runtime: str = "auto") -> Predictor:
+def load(
+    reference: str | Path | Run | None = None,
+    *,
+    device: str = "auto",
+    runtime: str = "auto",
+    head: str | None = None,
+) -> Predictor:
     """Load a finished classifier.
 
     reference: a run, the name of one, an artifact folder or a Hub id; None takes the run that was finished last.
     device: auto, cpu, mps, cuda or cuda:N.
     runtime: onnx or torch, which give the same labels; int8 or bf16, which are faster and may differ in a few;
         auto takes torch on a GPU, else onnx where the model has its graph.
-    Raises ModelError where there is none or it is incomplete, HubError when it cannot be fetched.
+    head: for a model from elsewhere whose head is code, leave to run it: `FILE.py:CLASS`. Only torch needs it.
+    Raises ModelError where there is none or it is incomplete, HubError when it cannot be fetched, RefusedError for a
+    head whose code was not allowed.
     """
     check(runtime, device)
     artifact = folder.read(hub.locate(reference))
-    return Predictor(artifact, open_runtime(artifact, device=device, runtime=runtime))
+    return Predictor(artifact, open_runtime(artifact, device=device, runtime=runtime, head=head))
 
 
 def _text(text: object, where: str) -> Item:

@@ -32,26 +32,39 @@ def check(runtime: str, device: str) -> None:
         raise UsageError(f"runtime {runtime} computes on the CPU, not on {device}", hint="use --runtime torch")
 
 
-def open_runtime(artifact: Artifact, *, device: str = "auto", runtime: str = "auto") -> Runtime:
+def check_head(artifact: Artifact, head: str | None) -> None:
+    """Raises UsageError for code of a head where the model's head is no code."""
+    if head is not None and not artifact.config.get("head_code"):
+        raise UsageError(
+            f"--head {head} was given, and the head of {artifact.folder} is no code of its own", hint="leave out --head"
+        )
+
+
+def open_runtime(
+    artifact: Artifact, *, device: str = "auto", runtime: str = "auto", head: str | None = None
+) -> Runtime:
     """The runtime of a model. auto: torch on a GPU, ONNX Runtime on the CPU where the model has its graph, else torch.
 
-    Raises UsageError as `check`, ModelError where a graph is asked for and there is none of these weights.
+    head: leave to run the code of a head that is code, `FILE.py:CLASS`; only torch needs it.
+    Raises UsageError as `check` and `check_head`, ModelError where a graph is asked for and there is none of these
+    weights, RefusedError for a head whose code is not allowed.
     """
     check(runtime, device)
+    check_head(artifact, head)
     if runtime == "auto":
         fits = device in ("auto", "cpu") and graph.belongs(artifact.folder)
         runtime = "onnx" if fits and (device == "cpu" or not _gpu_answers()) else "torch"
     if runtime in ("torch", "bf16"):
         from textclf.inference.torch_runtime import TorchRuntime  # 3 s
 
-        return TorchRuntime(artifact, device=device, precision="bf16" if runtime == "bf16" else "fp32")
+        return TorchRuntime(artifact, device=device, precision="bf16" if runtime == "bf16" else "fp32", head=head)
     kind = "int8" if runtime == "int8" else "fp32"
     if not graph.belongs(artifact.folder, kind):
         there = graph.graph_path(artifact.folder, kind).is_file()
         flag = " --int8" if kind == "int8" else ""
         raise ModelError(
             f"{artifact.folder}: {'its' if there else 'no'} {kind} ONNX graph"
-            + (" was made from other weights" if there else ""),
+            + (" is damaged, or was made from other weights" if there else ""),
             hint=f"write it: textclf export{flag} {artifact.folder}",
         )
     from textclf.inference.onnx_runtime import OnnxRuntime

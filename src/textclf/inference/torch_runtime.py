@@ -17,12 +17,16 @@ from textclf.model.scoring import score
 class TorchRuntime:
     """A finished classifier on CUDA, MPS or the CPU: in fp32 with the scores of plain transformers, or in bf16.
 
-    Raises ModelError where weights are missing, UsageError or ResourceError for a device that is not there.
+    head: the code of its head, where it is code.
+    Raises ModelError where weights are missing, UsageError or ResourceError for a device that is not there,
+    RefusedError for a head whose code is not allowed.
     """
 
-    def __init__(self, artifact: Artifact, *, device: str = "auto", precision: str = "fp32") -> None:
+    def __init__(
+        self, artifact: Artifact, *, device: str = "auto", precision: str = "fp32", head: str | None = None
+    ) -> None:
         self.device = pick_device(device, precision)
-        self._classifier = Classifier.from_artifact(artifact).to(self.device.torch_device)
+        self._classifier = Classifier.from_artifact(artifact, head=head).to(self.device.torch_device)
         if precision == "bf16":
             # All weights, not autocast: for texts of a dozen tokens, to convert them anew costs more than it gains.
             _to_bf16(self._classifier)

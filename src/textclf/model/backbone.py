@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,12 +23,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from textclf import plugins
 from textclf.artifact import folder as names
 from textclf.artifact import screening
 from textclf.errors import ModelError
 from textclf.labels import LabelSet
-from textclf.model import openelm
-from textclf.model.modeling_textclf import TextclfConfig, TextclfForSequenceClassification
+from textclf.model import head_code, openelm
+from textclf.model.head_code import HeadCode, is_code
+from textclf.model.modeling_textclf import POOLINGS, TextclfConfig, TextclfForSequenceClassification, head_key
 from textclf.model.openelm import OpenELMConfig, OpenELMForCausalLM, OpenELMForSequenceClassification, OpenELMModel
 
 AutoConfig.register("textclf", TextclfConfig)
@@ -45,14 +48,22 @@ for _config_class, _class in (
 
 
 def load_backbone(
-    folder: Path, label_set: LabelSet, tokenizer: PreTrainedTokenizerBase, *, allow_bin: bool = False
-) -> tuple[PreTrainedModel, tuple[str, ...]]:
-    """A pretrained model in fp32 with a fresh head for `label_set`, and the names of its fresh parameters.
+    folder: Path,
+    label_set: LabelSet,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    allow_bin: bool = False,
+    head: str | None = None,
+) -> tuple[PreTrainedModel, tuple[str, ...], HeadCode | None]:
+    """A pretrained model in fp32 with a fresh head for `label_set`, and the names of its fresh parameters; and the code
+    that its head is to be built from, where it is none of transformers' or of textclf's.
 
     The head is the architecture's own; where transformers has none for it, one linear layer over the last token of a
     causal model, over the mean of another's. A head that the folder brings is kept where its label names are the
-    same. Call `torch.manual_seed` before: it decides the fresh weights. Raises ModelError where the folder
-    has no weights, weights of another architecture, or a type that cannot classify.
+    same. Call `torch.manual_seed` before: it decides the fresh weights. head: what `model.head` asks for; the code of a
+    head that the folder brings is run only where nothing else is asked for. Raises ModelError where the folder has no
+    weights, weights of another architecture, or a type that cannot classify, and RefusedError for a head whose code is
+    not allowed.
     """
     config = _config(folder)
     bare = not has_own_head(config)
@@ -62,6 +73,7 @@ def load_backbone(
             hint="choose a BERT-, RoBERTa-, ModernBERT-, GPT-2-, Llama- or Qwen-type model",
         )
     same_labels = not bare and getattr(config, "id2label", None) == label_set.id2label
+    code = _code_wanted(config, same_labels, folder, head)
     config.id2label, config.label2id = label_set.id2label, label_set.label2id
     config.problem_type = label_set.problem_type
     config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
@@ -69,10 +81,12 @@ def load_backbone(
         config.use_cache = False  # keys and values are for generating; here they only cost memory
     _check_ends(folder, config, tokenizer)
     network, loading = _load(folder, config, allow_bin=allow_bin, bare=bare)
-    head = set() if bare else head_names(network)
+    own = set() if bare else head_names(network)
     fresh = set(loading["missing_keys"]) | {_name(key) for key in loading["mismatched_keys"]}
+    if _record(config) is not None and fresh & own:
+        raise _incomplete(folder, sorted(fresh & own))
     # Checkpoints of masked language models lack the pooler over the first token.
-    lost = sorted(name for name in fresh - head - _rebuilt(network) if "pooler." not in f".{name}")
+    lost = sorted(name for name in fresh - own - _rebuilt(network) if "pooler." not in f".{name}")
     if lost:
         raise ModelError(
             f"{folder}: the weights lack {len(lost)} parts of a {config.model_type} model, such as {lost[0]}",
@@ -82,14 +96,19 @@ def load_backbone(
         network = under_head(network, label_set, "last" if _is_causal(config) else "mean")
         fresh = head_names(network)
     elif not same_labels:
-        fresh |= _start_afresh(network, head - fresh)
+        fresh |= _start_afresh(network, own - fresh)
     _check_vocabulary(network, tokenizer, folder)
-    return network, tuple(sorted(fresh))
+    return network, tuple(sorted(fresh)), code
 
 
-def load_finished(folder: Path, label_set: LabelSet) -> PreTrainedModel:
-    """A finished classifier in fp32, every weight from the folder. Raises ModelError where any is missing."""
+def load_finished(folder: Path, label_set: LabelSet, *, head: str | None = None) -> PreTrainedModel:
+    """A finished classifier in fp32, every weight from the folder. head: the code of its head, where it is code.
+
+    Raises ModelError where any weight is missing or `head` is other code, RefusedError for code that is not allowed.
+    """
     config = _config(folder)
+    if _record(config) is not None:
+        head_code.of_record(_record(config), where=folder, given=head)
     if not has_own_head(config):
         raise ModelError(
             f"{folder}: model type {config.model_type!r} is not known to transformers {transformers.__version__}"
@@ -97,10 +116,7 @@ def load_finished(folder: Path, label_set: LabelSet) -> PreTrainedModel:
     network, loading = _load(folder, config, allow_bin=False)
     missing = sorted({*loading["missing_keys"], *map(_name, loading["mismatched_keys"])} - _rebuilt(network))
     if missing:
-        raise ModelError(
-            f"{folder}: {len(missing)} weights are missing, such as {missing[0]}: this is no finished classifier",
-            hint="fine-tune it first: textclf finetune --model ... --dataset ...",
-        )
+        raise _incomplete(folder, missing)
     if network.config.num_labels != len(label_set):
         raise ModelError(
             f"{folder}: {len(label_set)} label names, but the model has {network.config.num_labels} outputs"
@@ -115,6 +131,29 @@ def under_head(
 
     Raises ModelError for an architecture with an encoder and a decoder, which has no states of one kind to pool.
     """
+    backbone = _backbone_alone(network)
+    config = _head_config(network, label_set, pooling=pooling, head_hidden=hidden, head_dropout=dropout)
+    return TextclfForSequenceClassification(config, backbone)
+
+
+def under_code(
+    network: PreTrainedModel, label_set: LabelSet, code: HeadCode
+) -> tuple[PreTrainedModel, nn.Linear | None]:
+    """The backbone of a network under a fresh head of the user's own, and the linear layer that it ends in, if it does.
+
+    Raises ModelError for a head that does not keep its contract, and as `under_head`.
+    """
+    backbone = _backbone_alone(network)
+    config = _head_config(network, label_set, pooling=None, head_code=code.record)
+    sizes = {"hidden_size": int(backbone.config.hidden_size), "num_labels": len(label_set)}
+    output = head_code.try_head(code, head_code.build(code, **sizes), **sizes)
+    head = head_code.build(code, **sizes)
+    last = head.get_submodule(output) if output is not None else None
+    assert last is None or isinstance(last, nn.Linear)
+    return TextclfForSequenceClassification(config, backbone, head), last
+
+
+def _backbone_alone(network: PreTrainedModel) -> Any:
     backbone: Any = network.base_model
     if getattr(backbone.config, "is_encoder_decoder", False):
         raise ModelError(
@@ -122,29 +161,41 @@ def under_head(
             hint="--head own, or choose an encoder or a decoder",
         )
     backbone.config._name_or_path = ""  # the folder on this machine is nobody's business
-    config = TextclfConfig(
+    return backbone
+
+
+def _head_config(network: PreTrainedModel, label_set: LabelSet, **head: Any) -> TextclfConfig:
+    backbone: Any = network.base_model
+    return TextclfConfig(
+        **head,
         text_config=backbone.config,
-        pooling=pooling,
-        head_hidden=hidden,
-        head_dropout=dropout,
         id2label=label_set.id2label,
         label2id=label_set.label2id,
         problem_type=label_set.problem_type,
         pad_token_id=network.config.pad_token_id,
         attn_implementation=backbone.config._attn_implementation,
     )
-    return TextclfForSequenceClassification(config, backbone)
 
 
 def save(network: PreTrainedModel, folder: Path) -> None:
     """Write config.json and model.safetensors as transformers does, and beside them the code that it has not."""
     with silent():
         network.save_pretrained(folder)
-    if isinstance(network, TextclfForSequenceClassification) and isinstance(network.backbone, OpenELMModel):
-        # Only a head's own file is brought along, and transformers knows a model by the files that one imports.
-        shutil.copyfile(openelm.__file__, folder / names.MODELLING_OPENELM)
-        with (folder / names.MODELLING).open("a", encoding="utf-8") as file:
+    if not isinstance(network, TextclfForSequenceClassification):
+        return
+    # Only a head's own file is brought along, and transformers knows a model by the files that one imports.
+    with (folder / names.MODELLING).open("a", encoding="utf-8") as file:
+        if isinstance(network.backbone, OpenELMModel):
+            shutil.copyfile(openelm.__file__, folder / names.MODELLING_OPENELM)
             file.write(_WITH_OPENELM)
+        record = network.config.head_code
+        if record is not None:
+            source, module = head_code.source_of(record), record.get("module")
+            if source is not None:
+                (folder / names.HEAD_CODE).write_bytes(source.encode("utf-8"))
+                module = "." + names.HEAD_CODE.removesuffix(".py")
+            key = json.dumps(head_key(record))
+            file.write(_WITH_CODE.format(module=module, name=record["class"], key=key))
 
 
 _WITH_OPENELM = """
@@ -153,6 +204,13 @@ from .openelm import OpenELMConfig, OpenELMModel  # noqa: E402
 
 AutoConfig.register("openelm", OpenELMConfig, exist_ok=True)
 AutoModel.register(OpenELMConfig, OpenELMModel, exist_ok=True)
+"""
+
+_WITH_CODE = """
+
+from {module} import {name} as _OwnHead  # noqa: E402
+
+HEAD_CLASSES[{key}] = _OwnHead
 """
 
 
@@ -191,8 +249,34 @@ def head_names(network: PreTrainedModel) -> set[str]:
     return {name for name, _ in network.named_parameters() if not name.startswith(prefix)}
 
 
+def _code_wanted(config: Any, same_labels: bool, folder: Path, head: str | None) -> HeadCode | None:
+    """The code that the head is to be built from, None where it is none. head: as asked for.
+
+    What takes the place of the folder's own head leaves that one's weights and code unread: `config` then names none.
+    """
+    record = _record(config)
+    asked = head_code.read(head) if head is not None and is_code(head) else None
+    if asked is None and record is not None and head not in POOLINGS:
+        asked = head_code.of_record(record, where=folder)
+    if record is not None and not (same_labels and asked is not None and head_key(asked.record) == head_key(record)):
+        config.head_code, config.pooling = None, "mean"
+    return asked
+
+
+def _record(config: Any) -> Any:
+    return config.head_code if isinstance(config, TextclfConfig) else None
+
+
+def _incomplete(folder: Path, missing: list[str]) -> ModelError:
+    return ModelError(
+        f"{folder}: {len(missing)} weights are missing, such as {missing[0]}: this is no finished classifier",
+        hint="fine-tune it first: textclf finetune --model ... --dataset ...",
+    )
+
+
 def _config(folder: Path) -> Any:
     screening.check_config(folder)
+    _import_backbone(folder)
     try:
         with silent():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -204,6 +288,17 @@ def _config(folder: Path) -> Any:
     # How to compute attention is for this machine to choose; a folder's wish may be for a package that is not here.
     config._attn_implementation = None
     return config
+
+
+def _import_backbone(folder: Path) -> None:
+    """Import the installed package that registers the model type of a folder, where one does."""
+    try:
+        document = json.loads((folder / names.CONFIG).read_text(encoding="utf-8"))
+        kinds = {document.get("model_type"), (document.get("text_config") or {}).get("model_type")}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return  # for transformers to say what is wrong with it
+    for kind in kinds & set(plugins.names(plugins.BACKBONES)):
+        plugins.load(plugins.BACKBONES, kind)
 
 
 def _is_causal(config: Any) -> bool:

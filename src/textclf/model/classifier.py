@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textclf.artifact.folder import Artifact
-from textclf.config import Head
 from textclf.data.batching import Batch, Packed
 from textclf.data.encoding import Encoded
 from textclf.errors import UsageError
@@ -27,8 +26,10 @@ from textclf.model.backbone import (
     load_finished,
     save,
     tells_types,
+    under_code,
     under_head,
 )
+from textclf.model.head_code import HeadCode
 from textclf.model.heads import OwnHead, last_states
 from textclf.model.layers import depths, layers
 from textclf.model.modeling_textclf import TextclfForSequenceClassification
@@ -64,21 +65,34 @@ class Classifier(nn.Module):
         self._packed: PackedForward | None = None
         self._vocabulary: CompactVocabulary | None = None
         self._lora: Lora | None = None
+        self._code_output: nn.Linear | None = None
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path, label_set: LabelSet, tokenizer: PreTrainedTokenizerBase, *, allow_bin: bool = False
+        cls,
+        folder: Path,
+        label_set: LabelSet,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        allow_bin: bool = False,
+        head: str | None = None,
     ) -> Classifier:
-        """A pretrained model with a fresh head. See `load_backbone` for what is raised."""
-        network, fresh = load_backbone(folder, label_set, tokenizer, allow_bin=allow_bin)
+        """A pretrained model with a fresh head. head: what `model.head` asks for; a head that is code is built at once.
+
+        See `load_backbone` and `under_code` for what is raised.
+        """
+        network, fresh, code = load_backbone(folder, label_set, tokenizer, allow_bin=allow_bin, head=head)
         pad_id = int(network.config.pad_token_id)
         reading = try_reading(network, pad_id=pad_id, where=str(folder))
-        return cls(network, label_set, pad_id=pad_id, reading=reading, fresh=fresh)
+        made = cls(network, label_set, pad_id=pad_id, reading=reading, fresh=fresh)
+        if code is not None and made.head_record is None:
+            made._use_code(code)
+        return made
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact) -> Classifier:
-        """A finished classifier. Raises ModelError where weights are missing."""
-        network = load_finished(artifact.folder, artifact.label_set)
+    def from_artifact(cls, artifact: Artifact, *, head: str | None = None) -> Classifier:
+        """A finished classifier. head: the code of its head, where it is code. What is raised: `load_finished`."""
+        network = load_finished(artifact.folder, artifact.label_set, head=head)
         pad_id = int(network.config.pad_token_id or 0)
         reading = try_reading(network, pad_id=pad_id, where=str(artifact.folder))
         return cls(network, artifact.label_set, pad_id=pad_id, reading=reading).eval()
@@ -143,10 +157,17 @@ class Classifier(nn.Module):
         enable()
 
     @property
-    def head(self) -> Head:
-        """`own` for the architecture's own head, else how states are pooled."""
+    def head(self) -> str:
+        """`own` for the architecture's own head, `code` for one of the user's, else how states are pooled."""
+        if self.head_record is not None:
+            return "code"
         pooled = isinstance(self.network, TextclfForSequenceClassification)
         return self.network.config.pooling if pooled else "own"  # type: ignore[no-any-return]
+
+    @property
+    def head_record(self) -> dict[str, str] | None:
+        """What config.json says of a head that is code, None for other heads."""
+        return getattr(self.network.config, "head_code", None)
 
     @property
     def architecture_has_head(self) -> bool:
@@ -163,8 +184,10 @@ class Classifier(nn.Module):
         return self.head == head and (hidden is None or hidden == getattr(self.network.config, "head_hidden", 0))
 
     @property
-    def output_layer(self) -> nn.Linear:
-        """The last layer: hidden numbers in, one logit per label out."""
+    def output_layer(self) -> nn.Linear | None:
+        """The last layer: hidden numbers in, one logit per label out. None for a head of code that ends otherwise."""
+        if self.head_record is not None:
+            return self._code_output
         head = head_names(self.network)
         found = [
             module
@@ -176,11 +199,31 @@ class Classifier(nn.Module):
     @property
     def has_fresh_output(self) -> bool:
         """Whether the last layer has learnt nothing yet."""
-        return any(self.network.get_parameter(name) is self.output_layer.weight for name in self.fresh)
+        output = self.output_layer
+        if output is None:
+            return not head_names(self.network).isdisjoint(self.fresh)
+        return any(self.network.get_parameter(name) is output.weight for name in self.fresh)
+
+    @property
+    def can_be_probed(self) -> bool:
+        """Whether what the last layer takes in means something already, though the head has learnt nothing."""
+        output = self.output_layer
+        if self.head_record is None or output is None:
+            return output is not None
+        head = [self.network.get_parameter(name) for name in head_names(self.network)]
+        last = {id(parameter) for parameter in output.parameters()}
+        return not any(parameter.requires_grad and id(parameter) not in last for parameter in head)
 
     def use_head(self, pooling: str, *, hidden: int = 0, dropout: float | None = None) -> None:
         """Replace the head by layers over pooled hidden states, with fresh weights."""
-        self.network = under_head(self.network, self.label_set, pooling, hidden=hidden, dropout=dropout)
+        self._exchange(under_head(self.network, self.label_set, pooling, hidden=hidden, dropout=dropout))
+
+    def _use_code(self, code: HeadCode) -> None:
+        network, self._code_output = under_code(self.network, self.label_set, code)
+        self._exchange(network)
+
+    def _exchange(self, network: PreTrainedModel) -> None:
+        self.network = network
         self.fresh = tuple(sorted(head_names(self.network)))
         self.reading = replace(self.reading, reads_last=False)
         self._own_head = OwnHead(self.network)

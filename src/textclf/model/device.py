@@ -120,3 +120,9 @@ def _describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}"
     return {"cpu": f"CPU, {torch.get_num_threads()} threads", "mps": "Apple GPU (MPS)"}[device.type]
+
+
+def is_out_of_memory(err: RuntimeError) -> bool:
+    """Whether torch could not get the memory it asked for, on a GPU or, in words only, on a CPU or Apple's GPU."""
+    said = str(err)
+    return isinstance(err, torch.OutOfMemoryError) or "can't allocate memory" in said or "out of memory" in said

@@ -42,17 +42,17 @@ MAX_CHECKED = 64
 _SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 
 
-def write_graph(artifact: Artifact, encoded: Encoded) -> None:
+def write_graph(artifact: Artifact, encoded: Encoded, *, head: str | None = None) -> None:
     """Write the ONNX graph of an artifact, once it gives what torch gives.
 
-    encoded: real texts to check it on; of many, a few dozen of all lengths are taken.
+    encoded: real texts to check it on; of many, a few dozen of all lengths are taken. head: the code of its head.
     Raises ModelError, its message one line for the user, where the model is too large, its architecture cannot be
     traced, or the graph's answers differ; the folder then is as it was.
     """
     weights = artifact.folder / names.WEIGHTS
     if not weights.is_file() or weights.stat().st_size > MAX_BYTES:
         raise ModelError(f"no ONNX graph: the weights are larger than {MAX_BYTES >> 30} GB; predict will use torch")
-    classifier = Classifier.from_artifact(artifact)
+    classifier = Classifier.from_artifact(artifact, head=head)
     if classifier.reading.alone:
         raise ModelError(
             f"no ONNX graph: a {classifier.network.config.model_type} model answers differently for texts that are "

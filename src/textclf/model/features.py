@@ -38,6 +38,7 @@ def features(
     def keep_hidden(module: nn.Module, arguments: object, output: object) -> None:
         seen["hidden"] = output.last_hidden_state  # type: ignore[attr-defined]
 
+    assert classifier.output_layer is not None
     hooks = [classifier.output_layer.register_forward_pre_hook(keep_input)]
     if pooling:
         hooks.append(classifier.network.base_model.register_forward_hook(keep_hidden))

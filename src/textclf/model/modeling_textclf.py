@@ -14,6 +14,13 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 POOLINGS = ("cls", "mean", "max", "last", "attention")
+HEAD_CLASSES: dict[str, type[nn.Module]] = {}
+"""Heads that are code of their own, by `head_key`; whoever loads a model puts its head here first."""
+
+
+def head_key(record: Any) -> str:
+    """By what a head is known that is code of its own: the SHA-256 of its file, or its name among installed heads."""
+    return str(record.get("sha256") or record.get("entry_point"))
 
 
 def pool(hidden_BTD: Tensor, mask_BT: Tensor, pooling: str, scores_BT: Tensor | None = None) -> Tensor:
@@ -44,7 +51,8 @@ class TextclfConfig(PreTrainedConfig):
     """text_config: the backbone's own config. pooling: how a text's hidden states become one, of POOLINGS.
 
     head_hidden: numbers in a hidden layer between pooling and logits, 0 for none. head_dropout: share of the
-    numbers dropped before a layer of the head, None for the backbone's own.
+    numbers dropped before a layer of the head, None for the backbone's own. head_code: where the head is code of its
+    author's (pooling is then None), which: `class`, and `sha256` of its file or `entry_point` and `module`.
     """
 
     model_type = "textclf"
@@ -53,9 +61,10 @@ class TextclfConfig(PreTrainedConfig):
     def __init__(
         self,
         text_config: Any = None,
-        pooling: str = "mean",
+        pooling: str | None = "mean",
         head_hidden: int = 0,
         head_dropout: float | None = None,
+        head_code: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -64,11 +73,15 @@ class TextclfConfig(PreTrainedConfig):
         self.pooling = pooling
         self.head_hidden = head_hidden
         self.head_dropout = head_dropout
+        self.head_code = head_code
         super().__init__(**kwargs)
 
 
 class TextclfForSequenceClassification(PreTrainedModel):
-    """logits = classifier(pooled), or classifier(gelu(dense(pooled))); pooled states have a root mean square of 1."""
+    """logits = classifier(pooled), or classifier(gelu(dense(pooled))); pooled states have a root mean square of 1.
+
+    Where the config names code, logits = head(hidden, mask) instead.
+    """
 
     config_class = TextclfConfig
     config: TextclfConfig
@@ -79,20 +92,32 @@ class TextclfForSequenceClassification(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
 
-    def __init__(self, config: TextclfConfig, backbone: PreTrainedModel | None = None) -> None:
+    def __init__(
+        self, config: TextclfConfig, backbone: PreTrainedModel | None = None, head: nn.Module | None = None
+    ) -> None:
         super().__init__(config)
-        if config.pooling not in POOLINGS:
+        if config.head_code is None and config.pooling not in POOLINGS:
             raise ValueError(f"pooling {config.pooling!r} is not known; this file knows {', '.join(POOLINGS)}")
         self.backbone = backbone if backbone is not None else AutoModel.from_config(config.text_config)
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler = None  # a layer over the first token alone; nothing reads it here
-        width = config.text_config.hidden_size
+        width, outputs = config.text_config.hidden_size, int(config.num_labels or 0)
+        self.head = head
+        if config.head_code is not None:
+            self.head = head if head is not None else self._build_head()
+            # Loading a model leaves what lies in no file without values.
+            self._unsaved = {
+                module: {name: getattr(module, name).clone() for name in module._non_persistent_buffers_set}
+                for module in self.head.modules()
+            }
+            self.post_init()
+            return
         share = config.head_dropout
         self.dropout = nn.Dropout(_dropout_of(config.text_config) if share is None else share)
         # Attention's first layer: how much each token counts.
         self.attention = nn.Linear(width, 1, bias=False) if config.pooling == "attention" else None
         self.dense = nn.Linear(width, config.head_hidden) if config.head_hidden else None
-        self.classifier = nn.Linear(config.head_hidden or width, int(config.num_labels or 0))
+        self.classifier = nn.Linear(config.head_hidden or width, outputs)
         self.post_init()
 
     @classmethod
@@ -101,8 +126,20 @@ class TextclfForSequenceClassification(PreTrainedModel):
         # buffers (Falcon-H1's). The functions below leave loaded weights alone.
         return False
 
+    def _build_head(self) -> nn.Module:
+        key = head_key(self.config.head_code)
+        if key not in HEAD_CLASSES:
+            raise ValueError(f"the code of the head {self.config.head_code} was not loaded")
+        sizes = {"hidden_size": self.config.text_config.hidden_size, "num_labels": int(self.config.num_labels or 0)}
+        with torch.device("cpu"):  # loading builds on a device without values, and a head may compute some
+            return HEAD_CLASSES[key](**sizes)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        if self.config.head_code is not None:
+            for name, values in self._unsaved.get(module, {}).items():
+                getattr(module, name).copy_(values)
+            return  # for the rest it has started itself
         if module is self.attention:
             nn.init.zeros_(module.weight)  # at first, all tokens alike: the mean
         elif module is self.dense:
@@ -129,6 +166,11 @@ class TextclfForSequenceClassification(PreTrainedModel):
         hidden_BTD = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
         if attention_mask is None:
             attention_mask = hidden_BTD.new_ones(hidden_BTD.shape[:2])
+        if self.head is not None:
+            logits_BC = self.head(hidden_BTD, attention_mask.bool())
+            loss = self.loss_function(labels, logits_BC, self.config) if labels is not None else None
+            return SequenceClassifierOutput(loss=loss, logits=logits_BC)
+        assert self.config.pooling is not None  # a head that is code pools by itself
         scores_BT = self.attention(hidden_BTD).squeeze(-1).float() if self.attention is not None else None
         state_BD = self.dropout(pool(hidden_BTD, attention_mask, self.config.pooling, scores_BT))
         # The head's weights may be in less than fp32, which autocast would see to.

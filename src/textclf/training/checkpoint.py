@@ -31,7 +31,8 @@ class Progress:
     step: optimizer steps done. evaluated_step: when validation was last scored. loss: mean of the last steps,
     whose own are in `recent`. seconds: training time so far, over all sittings. best_score, best_loss: of the
     checkpoint at best_step on validation, the score being higher for better. stale: evaluations since the score
-    last rose. scaler: of fp16, or None.
+    last rose. scaler: of fp16, or None. parts: how many pieces a micro-batch is cut into, more than 1 after the device
+    ran out of memory. surroundings: what exactness depends on besides data and settings; see exactness.py.
     The order of texts and the random numbers of a step follow from the seed and the step alone.
     """
 
@@ -47,23 +48,45 @@ class Progress:
     stopped_early: str | None = None
     finished: bool = False
     scaler: dict[str, Any] | None = None
+    parts: int = 1
+    surroundings: dict[str, str] = field(default_factory=dict)
 
 
 def save(
-    folder: Path, progress: Progress, classifier: Classifier, optimizer: Optimizer, average: WeightAverage | None
+    folder: Path,
+    progress: Progress,
+    classifier: Classifier,
+    optimizer: Optimizer,
+    average: WeightAverage | None,
+    *,
+    keep: int,
 ) -> None:
-    """Write `step-N` under `folder`, then delete all but the newest two and the best."""
-    with atomic.new_folder(folder / f"step-{progress.step}", manifest=True) as draft:
+    """Write `step-N` under `folder`, then delete all but the newest `keep` and the best.
+
+    What lies ahead of it goes too: a run that began again before it will write it anew. With `keep` 1 the new one is
+    read back and verified before the other goes.
+    """
+    path = folder / f"step-{progress.step}"
+    with atomic.new_folder(path, manifest=True) as draft:
         weights = {name: tensor.contiguous() for name, tensor in _weights(classifier).items()}
         _write(weights, draft / WEIGHTS)
         if average is not None:
             _write(average.tensors(), draft / AVERAGE)
         _write(_optimizer_tensors(classifier, optimizer), draft / OPTIMIZER)
         atomic.write_json(draft / STATE, asdict(progress))
-    steps = _steps(folder)
-    for step in steps[:-2]:
-        if step != progress.best_step:
+    if keep == 1 and atomic.verify(path) is not None:
+        return
+    kept = [step for step in _steps(folder) if step <= progress.step][-keep:]
+    for step in _steps(folder):
+        if step not in (*kept, progress.best_step):
             shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
+
+
+def expected_bytes(classifier: Classifier, *, averaging: bool) -> int:
+    """What one checkpoint takes on disk: all weights, and of those that learn two moments and perhaps their mean."""
+    sizes = [(one.numel(), one.requires_grad) for one in classifier.parameters()]
+    learning = sum(count for count, learns in sizes if learns)
+    return 4 * (sum(count for count, _ in sizes) + (2 + averaging) * learning)
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
@@ -78,9 +101,18 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, damaged
 
 
+def progress_of(path: Path) -> Progress:
+    """Where a run stood at a checkpoint. Raises ModelError where that cannot be read."""
+    try:
+        return Progress(**json.loads((path / STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as err:
+        raise ModelError(f"{path}: its {STATE} cannot be read: {err}", hint="start anew with --overwrite") from err
+
+
 def load(path: Path, classifier: Classifier, optimizer: Optimizer, average: WeightAverage | None) -> Progress:
     """Put the state of a checkpoint into all that learns. Raises ModelError if it does not fit."""
-    progress = _load_weights(path, WEIGHTS, classifier)
+    progress = progress_of(path)
+    _load_weights(path, WEIGHTS, classifier)
     try:
         if average is not None:
             kept = load_file(path / AVERAGE)
@@ -103,17 +135,19 @@ def load(path: Path, classifier: Classifier, optimizer: Optimizer, average: Weig
 
 
 def load_best(path: Path, classifier: Classifier) -> None:
-    """Put the weights that a checkpoint was judged by into the classifier."""
+    """Put the weights that a checkpoint was judged by into the classifier. Raises ModelError where it is damaged."""
+    problem = atomic.verify(path)
+    if problem is not None:
+        raise ModelError(f"checkpoint {path.name} is damaged ({problem})", hint="start anew with --overwrite")
     _load_weights(path, WEIGHTS, classifier)
     if (path / AVERAGE).is_file():
         _load_weights(path, AVERAGE, classifier)
 
 
-def _load_weights(path: Path, name: str, classifier: Classifier) -> Progress:
+def _load_weights(path: Path, name: str, classifier: Classifier) -> None:
     try:
         classifier.load_state_dict(load_file(path / name), strict=False)
-        return Progress(**json.loads((path / STATE).read_text(encoding="utf-8")))
-    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as err:
+    except (SafetensorError, OSError, RuntimeError) as err:
         raise ModelError(
             f"{path}: the checkpoint does not fit this model: {err}", hint="start anew with --overwrite"
         ) from err

@@ -12,6 +12,7 @@ import torch
 
 from textclf.config import RunConfig, as_dict
 from textclf.data.batching import padding_waste
+from textclf.training.checkpoint import expected_bytes
 from textclf.training.events import Observer, ignore
 from textclf.training.head import with_head
 from textclf.training.learning import make_learning
@@ -61,7 +62,7 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
     plan, train = bench.plan, bench.encoded["train"]
     learning = make_learning(bench)
     order = learning.order(0)
-    passes = [batch for rows in order for batch in learning.batches(rows)]
+    passes = [batch for rows in order for batch in learning.batches(rows, 1)]
     tokens_per_second = _try(bench, learning, order)
     computed = sum(batch.input_ids.size for batch in passes)
     evaluations = -(-plan.steps // plan.eval_every)
@@ -81,8 +82,8 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
         micro_batches=len(passes),
         seconds=float(seconds),
         memory=bench.device.peak_memory(),
-        # Weights, their mean and two moments in fp32, for two checkpoints and the best; then the whole model.
-        disk=4 * (_count(bench) * 3 * (3 + bool(plan.config.averaging)) + parameters),
+        disk=expected_bytes(bench.classifier, averaging=bool(plan.config.averaging)) * (plan.config.keep + 1)
+        + 4 * parameters,
         device=bench.device.reason,
         config=as_dict(bench.config),
     )
@@ -107,7 +108,7 @@ def _try(bench: Workbench, learning: Learning, order: list[np.ndarray]) -> float
     for number, rows in enumerate([largest, *spread]):
         if number == 2 or (number == 1 and len(spread) == 1):
             started, tokens = time.monotonic(), 0
-        for batch in learning.batches(rows):
+        for batch in learning.batches(rows, 1):
             with bench.device.autocast():
                 logits = bench.classifier(batch)
             loss = learning.loss(logits, targets[torch.from_numpy(batch.rows).to(bench.device.torch_device)]).sum()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
+import os
 import platform
 import shutil
 import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,27 @@ import torch
 import transformers
 
 import textclf
-from textclf import atomic, paths, presets
-from textclf.artifact import card, folder, runs
+from textclf import atomic, paths, presets, signals
+from textclf.artifact import card, folder, integrity, runs
 from textclf.artifact.folder import Facts
 from textclf.artifact.runs import Run
-from textclf.config import RunConfig, as_dict, build, by_field, check_complete
+from textclf.artifact.screening import last_part
+from textclf.config import RunConfig, as_dict, build, by_field, check_complete, file_and_class
 from textclf.data.preparation import Prepared, prepare
-from textclf.errors import InterruptedRun, ModelError, TextclfError, UsageError
+from textclf.errors import InterruptedRun, ModelError, ResourceError, TextclfError, UsageError
 from textclf.metrics import AnyMetrics
+from textclf.model import head_code
 from textclf.model.device import Device
 from textclf.model.exporting import write_graph
+from textclf.model.head_code import is_code
+from textclf.model.modeling_textclf import POOLINGS, head_key
 from textclf.training import checkpoint
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.head import choose_head, with_head
 from textclf.training.learning import make_learning, measure_split, split_probabilities
 from textclf.training.loop import fit
 from textclf.training.thresholds import fit_thresholds
-from textclf.training.trackers import JsonlTracker
+from textclf.training.trackers import JsonlTracker, Tolerant
 from textclf.training.workbench import Workbench, assemble, check, short_name
 
 
@@ -60,11 +64,21 @@ def finetune(
         returns a finished one as it is.
 
     Returns the finished Run. Raises the kinds of TextclfError: DataError, ModelError, HubError,
-    DivergedError, ResourceError; ConfigError for settings; InterruptedRun after SIGINT or SIGTERM, when a
-    checkpoint was written.
+    DivergedError, ResourceError; ConfigError for settings; InterruptedRun after SIGINT, SIGTERM or SIGHUP: in the
+    middle of training when a checkpoint was written, elsewhere at once. SIGUSR1 asks for a checkpoint.
     """
     request = resolve(model, dataset, config=config, **settings)
     run_folder = paths.expanded(out).resolve() if out is not None else paths.runs_dir() / run_name(request)
+    with signals.watched() as asked:
+        try:
+            return _run(run_folder, request, overwrite, on_event, asked)
+        except KeyboardInterrupt:
+            if asked.stop is None:
+                raise
+            raise _interrupted(run_folder, asked.stop) from None
+
+
+def _run(run_folder: Path, request: RunConfig, overwrite: bool, on_event: Observer, asked: signals.Asked) -> Run:
     run = runs.read(run_folder)
     if run is None or overwrite or (runs.is_blank(run) and run.document["request"] != as_dict(request)):
         run = _begin(run, run_folder, request)
@@ -76,12 +90,36 @@ def finetune(
             return run
     with runs.locked(run):
         try:
-            return _train(run, assemble(request, on_event), on_event)
-        except InterruptedRun:  # not a failure: the run is paused
+            return _train(run, assemble(request, on_event), on_event, asked)
+        except KeyboardInterrupt:  # not a failure
+            _close(run, state="paused")
             raise
         except TextclfError as err:
-            run.update(state="failed", message=err.message)
+            _close(run, state="failed", message=err.message)
             raise
+
+
+def _close(run: Run, **changes: Any) -> None:
+    with suppress(ResourceError):  # a full disk is what ended it, and is said already
+        (runs.read(run.folder) or run).update(**changes)
+
+
+def _interrupted(run_folder: Path, number: signal.Signals) -> InterruptedRun:
+    """What to say of a run that a signal stopped, wherever it was."""
+    kept, _ = checkpoint.newest(run_folder / runs.CHECKPOINTS)
+    if kept is None:
+        return InterruptedRun(
+            f"stopped by {number.name} before the first step; nothing was learnt yet",
+            hint="the same command begins again",
+            signal_number=number,
+        )
+    run, step = runs.read(run_folder), checkpoint.progress_of(kept).step
+    steps = run.document.get("steps") if run is not None else None
+    return InterruptedRun(
+        f"stopped by {number.name} after step {step} of {steps}; kept: {kept.name}",
+        hint="the same command goes on from there",
+        signal_number=number,
+    )
 
 
 def resolve(
@@ -110,6 +148,7 @@ def resolve(
             merged.model,
             name=_absolute(merged.model.name),
             tokenizer=_absolute(merged.model.tokenizer) if merged.model.tokenizer is not None else None,
+            head=_absolute_head(merged.model.head),
         ),
     )
 
@@ -121,7 +160,7 @@ def run_name(config: RunConfig) -> str:
     return "-".join([*named, digest])
 
 
-def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
+def _train(run: Run, bench: Workbench, observe: Observer, asked: signals.Asked) -> Run:
     _check_data(run, bench.prepared)
     resume, damaged = checkpoint.newest(run.folder / runs.CHECKPOINTS)
     for message in damaged:
@@ -129,7 +168,11 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
     if resume is not None:
         observe(Notice(f"going on from {resume.name}"))
     # Which head it was is in the resolved config that the first sitting wrote.
-    bench = with_head(bench, run.config["model"]["head"]) if resume is not None else choose_head(bench, observe)
+    if resume is None:
+        bench = choose_head(bench, observe)
+    else:
+        head = run.config["model"]["head"]
+        bench = with_head(bench, head if head in ("own", *POOLINGS) else bench.classifier.head)
     atomic.write_json(run.folder / runs.CONFIG, as_dict(bench.config))
     run = run.update(
         state="running",
@@ -137,12 +180,16 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
         dataset=bench.prepared.name,
         model=bench.base_name,
         fingerprint=bench.prepared.fingerprint,
+        head_code=bench.classifier.head_record,
+        rows=_rows(bench.prepared),
         prepared=str(bench.prepared.folder),
         environment=_environment(bench.device),
         steps=bench.plan.steps,
     )
-    resume_at = int(resume.name.removeprefix("step-")) if resume else 0
-    with _signals() as caught, JsonlTracker(run.folder / runs.METRICS, resume_at=resume_at) as tracker:
+    _check_space(run, bench, observe)
+    before = checkpoint.progress_of(resume) if resume is not None else checkpoint.Progress(evaluated_step=-1)
+    figures = JsonlTracker(run.folder / runs.METRICS, resume_at=before.step, evaluated_at=before.evaluated_step)
+    with asked.polled(), Tolerant(figures, observe) as tracker:
         progress = fit(
             bench.classifier,
             make_learning(bench),
@@ -151,17 +198,13 @@ def _train(run: Run, bench: Workbench, observe: Observer) -> Run:
             checkpoints=run.folder / runs.CHECKPOINTS,
             tracker=tracker,
             observe=observe,
-            should_stop=lambda: bool(caught),
+            asked=asked,
             resume=resume,
             spent=bench.spent,
         )
-    if not progress.finished:
-        run.update(state="paused", step=progress.step)
-        raise InterruptedRun(
-            f"stopped by {caught[0].name} after step {progress.step} of {bench.plan.steps}; kept: step-{progress.step}",
-            hint="the same command goes on from there",
-            signal_number=caught[0],
-        )
+    if asked.stop is not None:
+        run.update(step=progress.step)
+        raise KeyboardInterrupt
     return _finish(run, bench, progress, observe)
 
 
@@ -180,6 +223,9 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     if gap:
         observe(Notice(gap))
     metrics = {split: one.as_dict() for split, one in measured.items()}
+    for split in metrics.keys() & bench.questions.keys():
+        metrics[split]["question_chance"] = bench.questions[split].chance
+    head_code.remember(bench.classifier.head_record)
     bench.classifier.restore_vocabulary()
     observe(Phase("write the model"))
     with atomic.new_folder(run.folder / runs.MODEL) as draft:
@@ -187,12 +233,13 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
         bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
         bench.tokenizer.save_pretrained(draft)
         folder.write_facts(draft, _facts(bench, metrics))
-        (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
         observe(Phase("trace and check the ONNX graph"))
         try:
             write_graph(folder.read(draft), bench.encoded["validation"])
         except ModelError as err:  # predict can do without
             observe(Notice(err.message))
+        (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
+        integrity.seal(draft)
     run = run.update(
         state="done",
         step=progress.step,
@@ -244,6 +291,8 @@ def _facts(bench: Workbench, metrics: dict[str, dict[str, Any]]) -> Facts:
     prepared, config = bench.prepared, as_dict(bench.config)
     config["data"]["dataset"] = prepared.name
     config["model"]["name"] = bench.base_name
+    if is_code(bench.config.model.head):
+        config["model"]["head"] = last_part(bench.config.model.head)
     if bench.config.model.tokenizer is not None:
         config["model"]["tokenizer"] = short_name(bench.config.model.tokenizer)
     return Facts(
@@ -284,7 +333,8 @@ def _begin(old: Run | None, run_folder: Path, request: RunConfig) -> Run:
     if old is None:
         runs.check_free(run_folder)
     else:
-        for value in (request.data.dataset, request.model.name, request.model.tokenizer):
+        code, _ = file_and_class(request.model.head) or (None, "")
+        for value in (request.data.dataset, request.model.name, request.model.tokenizer, code):
             if value is not None and Path(str(value)).is_relative_to(run_folder):
                 raise UsageError(
                     f"{value} lies in the run that --overwrite would delete", hint="give the new run another --out"
@@ -296,26 +346,81 @@ def _begin(old: Run | None, run_folder: Path, request: RunConfig) -> Run:
 
 
 def _check_same(run: Run, request: RunConfig) -> None:
-    before = run.document["request"]
+    before, now = as_dict(build(run.document["request"])), as_dict(request)
+    began_with, head = run.document.get("head_code"), request.model.head
+    if began_with and is_code(head) and head_key(head_code.read(head).record) != head_key(began_with):
+        raise UsageError(
+            f"the code of {head} has changed since run {run.name} began",
+            hint="give another --out, or --overwrite to delete that run",
+        )
     differences = [
-        f"{section}.{key} was {before.get(section, {}).get(key)!r}, now {value!r}"
-        for section, values in as_dict(request).items()
+        (f"{section}.{key}", before[section][key], value)
+        for section, values in now.items()
         for key, value in values.items()
-        if before.get(section, {}).get(key) != value
+        if before[section][key] != value
     ]
     if differences:
-        raise UsageError(
-            f"{run.folder} holds a run with other settings: {'; '.join(differences[:5])}",
+        raise ModelError(
+            f"{run.folder} holds a run with other settings:\n{_table('setting', differences)}",
             hint="give another --out, or --overwrite to delete that run",
         )
 
 
 def _check_data(run: Run, prepared: Prepared) -> None:
-    if run.document.get("fingerprint") not in (None, prepared.fingerprint):
-        raise ModelError(
-            f"the data has changed since run {run.name} began; it was learnt from other rows",
-            hint="--overwrite starts anew with the data as it is now",
-        )
+    if run.document.get("fingerprint") in (None, prepared.fingerprint):
+        return
+    before, now = run.document.get("rows") or {}, _rows(prepared)
+    differences = [(name, before.get(name, 0), count) for name, count in now.items() if before.get(name) != count]
+    differences += [(name, count, 0) for name, count in before.items() if name not in now]
+    fingerprints = ("fingerprint", run.document["fingerprint"][:12], prepared.fingerprint[:12])
+    raise ModelError(
+        f"the data has changed since run {run.name} began; it was learnt from other rows:\n"
+        + _table("rows of", [*differences, fingerprints]),
+        hint="--overwrite starts anew with the data as it is now",
+    )
+
+
+def _rows(prepared: Prepared) -> dict[str, int]:
+    """How many rows each split has, and each label in train."""
+    labels = {f"train, label {label}": count for label, count in prepared.label_counts["train"].items()}
+    return {**prepared.splits, **labels}
+
+
+def _table(what: str, differences: list[tuple[str, Any, Any]]) -> str:
+    """Lines of name, value then and value now, in columns."""
+    shown = [(what, "then", "now"), *((name, _shown(then), _shown(now)) for name, then, now in differences[:20])]
+    widths = [max(len(line[column]) for line in shown) for column in range(2)]
+    lines = [f"  {name:<{widths[0]}}  {then:<{widths[1]}}  {now}" for name, then, now in shown]
+    return "\n".join([*lines, *([f"  and {len(differences) - 20} more"] if len(differences) > 20 else [])])
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _check_space(run: Run, bench: Workbench, observe: Observer) -> None:
+    """Raise ResourceError where not even one more checkpoint and the model fit onto the disk; say where it is tight."""
+    one = checkpoint.expected_bytes(bench.classifier, averaging=bool(bench.plan.config.averaging))
+    model = 4 * sum(parameter.numel() for parameter in bench.classifier.parameters())
+    free, there = shutil.disk_usage(run.folder).free, runs.size(run)
+    least, wanted = one + model, (bench.plan.config.keep + 2) * one + model - there
+    said = f"{run.folder}: {free / 1e9:.2f} GB are free, and this run needs"
+    hint = "free some space, or choose another disk with --out or TEXTCLF_HOME"
+    if free < least:
+        raise ResourceError(f"{said} {least / 1e9:.2f} GB for a checkpoint and the model", hint=hint)
+    if free < wanted:
+        observe(Notice(f"{said} up to {wanted / 1e9:.2f} GB for checkpoints and the model"))
+    if os.name != "nt":
+        disk = os.statvfs(run.folder)
+        if disk.f_files and disk.f_favail < _INODES:
+            raise ResourceError(
+                f"{run.folder}: the disk takes {disk.f_favail} more files, too few for a run", hint=hint
+            )
+
+
+_INODES = 100
+"""Files and folders that a run makes, at most."""
 
 
 def _absolute(reference: str) -> str:
@@ -323,22 +428,6 @@ def _absolute(reference: str) -> str:
     return str(path.absolute()) if path.exists() else reference
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[list[signal.Signals]]:
-    """Catch the first SIGINT or SIGTERM into the yielded list; the second ends the process at once."""
-    caught: list[signal.Signals] = []
-
-    def handle(number: int, frame: object) -> None:
-        if caught:
-            raise SystemExit(128 + number)
-        caught.append(signal.Signals(number))
-
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _absolute_head(head: str) -> str:
+    parts = file_and_class(head)
+    return f"{paths.expanded(parts[0]).absolute()}:{parts[1]}" if parts is not None else head

@@ -16,6 +16,8 @@ from threadpoolctl import threadpool_limits
 from textclf.model.backbone import pretrained_pooling
 from textclf.model.dropout import pool_dropout
 from textclf.model.features import features
+from textclf.model.head_code import is_code
+from textclf.model.modeling_textclf import POOLINGS
 from textclf.model.norms import norms_in_autocast
 from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.probe import LinearProbe, clearly_better, fit_probe
@@ -33,14 +35,17 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
     rows_N = bench.probe_rows
     if rows_N is None:
         head = asked or own
+        bench = with_head(bench, head)
         _say_head(bench, head, own, asked, observe)
-        return with_head(bench, head)
+        return bench
     probes = _probes(bench, rows_N, asked, observe)
     head = next(iter(probes))
     if len(probes) > 1 and not clearly_better(probes[head], probes[own]):
         head = own
     bench = with_head(bench, head)
-    probes[head].start(bench.classifier.output_layer)
+    output = bench.classifier.output_layer
+    assert output is not None
+    probes[head].start(output)
     spent = time.monotonic() - started
     found = ", ".join(f"{name} head {probe.right.mean():.3f} (C {probe.c:g})" for name, probe in probes.items())
     right = "subset accuracy" if bench.prepared.label_set.multi else "accuracy"
@@ -50,9 +55,9 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
 
 
 def with_head(bench: Workbench, head: str) -> Workbench:
-    """The workbench with this head, `own` or a pooling, ready for training."""
+    """The workbench with this head, `own`, `code` or a pooling, ready for training."""
     classifier, device, config = bench.classifier, bench.device, bench.config.model
-    if head != "own":
+    if head in POOLINGS:
         if not classifier.has_head(head, hidden=config.head_hidden):
             torch.manual_seed(bench.config.train.seed)
             classifier.use_head(head, hidden=config.head_hidden or 0)
@@ -72,13 +77,20 @@ def with_head(bench: Workbench, head: str) -> Workbench:
         and classifier.try_packing(max_length=bench.max_length)
     )
     classifier.compact_vocabulary(bench.encoded.values())
-    resolved = replace(bench.config, model=replace(config, head=classifier.head))
+    said = config.head if classifier.head == "code" else classifier.head
+    resolved = replace(bench.config, model=replace(config, head=said))
     return replace(bench, config=resolved, packs=packs)
 
 
 def _say_head(bench: Workbench, head: str, before: str, asked: str | None, observe: Observer) -> None:
     """What follows from a head that transformers has not for this architecture. before: what the model came with."""
     if head == "own":
+        return
+    if head == "code":
+        name = bench.config.model.head if is_code(bench.config.model.head) else "the pretrained model's own code"
+        observe(Notice(f"head: {name}; plain transformers then needs trust_remote_code=True to load the model"))
+        if bench.device.kind == "cpu" and not bench.packs:
+            observe(Notice("texts are padded, not packed: the model gives other logits for packed ones, or takes none"))
         return
     pooled = {
         "cls": "the first token",
@@ -134,6 +146,7 @@ def _probes(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Ob
     if pooling is not None and pooled_RD is not None:
         fits[pooling] = partial(fit, encoded.per_text(pooled_RD), bias=True, scale=pooling not in means)
     if pooling is None or asked is None:
+        assert classifier.output_layer is not None
         has_bias = classifier.output_layer.bias is not None
         fits[present] = partial(fit, encoded.per_text(own_RD), bias=has_bias, scale=present not in means)
     # Products as small as these gain nothing from threads of BLAS, which would be in the way of torch's: a thread each.

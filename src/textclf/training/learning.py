@@ -29,13 +29,20 @@ def make_learning(bench: Workbench) -> Learning:
             lengths_N, batch_size=train.batch_size, seed=train.seed, epoch=epoch, by_length=not bench.packs
         )
 
-    def batches(rows: np.ndarray) -> list[Batch | Packed]:
+    def batches(rows: np.ndarray, parts: int) -> list[Batch | Packed]:
         if bench.packs:
             cuts = packed_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows)
+        else:
+            max_padding = bench.device.max_padding
+            cuts = micro_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows, max_padding=max_padding)
+        if parts > 1:
+            cuts = [piece for cut in cuts for piece in np.array_split(cut, min(parts, len(cut)))]
+        if bench.packs:
             return [pack(encoded, cut, pad_id=pad_id) for cut in cuts]
-        max_padding = bench.device.max_padding
-        cuts = micro_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows, max_padding=max_padding)
         return [collate(encoded, cut, pad_id=pad_id) for cut in cuts]
+
+    def validate(observe: Observer) -> AnyMetrics:
+        return measure_split(bench, "validation", split_probabilities(bench, "validation", observe))
 
     targets, weights = bench.targets["train"], None
     if encoded.text is not None:
@@ -47,12 +54,13 @@ def make_learning(bench: Workbench) -> Learning:
         order=order,
         batches=batches,
         tokens=len(encoded.ids),
-        validate=lambda: measure_split(bench, "validation", split_probabilities(bench, "validation")),
+        validate=validate,
         loss=make_loss(label_set, weights_C=weights_C, label_smoothing=train.label_smoothing),
         validation_tokens=len(bench.encoded["validation"].ids),
         final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train"),
         baseline=bench.baseline,
         weights=weights,
+        texts=encoded.text,
     )
 
 

@@ -26,6 +26,9 @@ MAX_ROWS = 20_000
 """Training texts that a probe learns from, at most: more change little."""
 WORK = 2e9
 """Rows x features x labels that a probe may take at most; above, rows are left out."""
+SAME = 1e-5
+"""Deviation of a feature up to which it is the same for all texts: as a share of its largest value, or of what other
+features deviate by."""
 LEAST_ROWS_PER_LABEL = 2
 """Rows per label, on average, under which a probe is not worth its time."""
 
@@ -79,6 +82,10 @@ def fit_probe(
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler(with_mean=bias and scale, with_std=scale).fit(features_ND)
+    if scale:
+        # What is the same for every text but for rounding says nothing, and would get an enormous weight.
+        same_D = scaler.scale_ <= SAME * np.maximum(np.abs(features_ND).max(axis=0), np.median(scaler.scale_))
+        scaler.scale_[same_D] = np.inf
     fit = _fit_independent if label_set.multi else _fit_multinomial
     weight_CD, bias_C, c, right_N = fit(
         scaler.transform(features_ND), targets, label_set, bias=bias, balanced=balanced, seed=seed

@@ -20,6 +20,7 @@ from textclf.errors import DataError, UsageError
 from textclf.model.adapters import require_peft
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
+from textclf.model.head_code import is_code, read
 from textclf.model.modeling_textclf import POOLINGS
 from textclf.model.tokenizer import backend, load_tokenizer
 from textclf.training.events import Notice, Observer, Phase
@@ -63,6 +64,8 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     """Prepare the data, load the model, encode, and choose what the config left open but the head."""
     if config.model.lora is not None:
         require_peft()  # before minutes go into the data
+    if is_code(config.model.head):
+        read(config.model.head)
     device = pick_device(config.train.device, config.train.precision)
     observe(Notice(f"device: {device.reason}"))
     prepared = prepare(config.data)
@@ -75,7 +78,7 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     tokenizer = load_tokenizer(tokenizer_folder)
     torch.manual_seed(config.train.seed)
     classifier = Classifier.from_pretrained(
-        base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin
+        base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin, head=config.model.head
     )
     if classifier.reading.alone:
         kind = classifier.model_type
@@ -104,10 +107,12 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     probe_rows = None
     if config.train.probe and fresh and config.model.head_hidden:
         observe(Notice("no linear probe: the head's hidden layer is new, and it has nothing to be fitted on"))
+    elif config.train.probe and fresh and classifier.head == "code" and not classifier.can_be_probed:
+        observe(Notice("no linear probe: the head does not consist of one linear layer after what has no parameters"))
     elif config.train.probe and fresh:
-        probe_rows = rows_to_learn_from(
-            targets["train"], prepared.label_set, width=classifier.width, seed=config.train.seed
-        )
+        output = classifier.output_layer if classifier.head == "code" else None
+        width = output.in_features if output is not None else classifier.width
+        probe_rows = rows_to_learn_from(targets["train"], prepared.label_set, width=width, seed=config.train.seed)
         if probe_rows is None:
             observe(Notice("no linear probe: too few texts for so many labels"))
     plan = make_plan(
@@ -122,6 +127,10 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     if probe_rows is None and not plan.steps and config.model.head_hidden:
         raise UsageError(
             "a linear probe has no hidden layer, and no epoch follows it", hint="leave out --fast, or --head-hidden"
+        )
+    if probe_rows is None and not plan.steps and fresh and not classifier.can_be_probed:
+        raise UsageError(
+            f"no linear probe can start the head {config.model.head}, and no epoch follows it", hint="leave out --fast"
         )
     if probe_rows is None and not plan.steps:
         raise DataError(
@@ -151,7 +160,7 @@ def asked_head(classifier: Classifier, config: ModelConfig) -> str | None:
     """The pooling that is asked for; None where the head may stay what it is. Layers of a head want one with room."""
     if config.head in POOLINGS:
         return config.head
-    if classifier.head != "own":  # the pretrained model brought it
+    if classifier.head in POOLINGS:  # the pretrained model brought it
         return None if classifier.has_head(classifier.head, hidden=config.head_hidden) else classifier.head
     return classifier.general_head if config.head_hidden or config.head_dropout is not None else None
 
@@ -167,6 +176,8 @@ def check(config: RunConfig) -> None:
     if config.model.lora is not None:
         require_peft()
     pick_device(config.train.device, config.train.precision)
+    if is_code(config.model.head):
+        read(config.model.head)
     prepare(config.data)
     _fetch(config.model)
 
