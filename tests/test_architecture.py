@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "textclf"
 
 FLOORS: list[set[str]] = [
     {"errors", "paths", "atomic", "cpus", "signals", "characters", "redaction"},
-    {"labels", "config", "metrics", "presets", "plugins"},
+    {"labels", "config", "metrics", "presets", "plugins", "pretrained"},
     {"data", "artifact"},
     {"model"},
     {"training", "inference"},

@@ -192,11 +192,11 @@ def test_as_dict_is_plain_json() -> None:
 
 
 def test_what_is_missing_is_said_with_a_working_example() -> None:
-    for layer, what in (({}, "a data set"), ({"data": {"dataset": "x.csv"}}, "a pretrained model")):
-        with pytest.raises(UsageError) as caught:
-            config.check_complete(build(layer))
-        assert caught.value.message == f"finetune needs {what}"
-        assert "textclf finetune --model" in (caught.value.hint or "")
+    with pytest.raises(UsageError) as caught:
+        config.check_complete(build({"model": {"name": "m"}}))
+    assert caught.value.message == "finetune needs a data set"
+    assert "textclf finetune --preset quickstart" in (caught.value.hint or "")
+    config.check_complete(build({"data": {"dataset": "x.csv"}}))
 
 
 def test_every_knob_is_documented() -> None:

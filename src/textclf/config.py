@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from textclf import plugins
+from textclf import plugins, pretrained
 from textclf.errors import ConfigError, UsageError
 
 Overflow = Literal["truncate", "head-tail", "window"]
@@ -122,8 +122,8 @@ def file_and_class(head: str) -> tuple[str, str] | None:
 class ModelConfig:
     """Which pretrained model, and how much of a text it reads."""
 
-    name: str | None = None
-    """Hub id or folder of the pretrained model."""
+    name: str = pretrained.NAME
+    """Hub id or folder of the pretrained model. textclf-mini is English and small, and comes with textclf."""
     revision: str | None = None
     """Branch, tag or commit on the Hub. None: the main branch."""
     tokenizer: str | None = None
@@ -322,13 +322,12 @@ def build(*layers: Mapping[str, Any], where: str = "config") -> RunConfig:
 
 
 def check_complete(config: RunConfig) -> None:
-    """Raises UsageError for a config that names no data set or no pretrained model."""
-    for value, what in ((config.data.dataset, "a data set"), (config.model.name, "a pretrained model")):
-        if value is None:
-            raise UsageError(
-                f"finetune needs {what}",
-                hint="for example: textclf finetune --model distilbert-base-uncased --dataset banking77",
-            )
+    """Raises UsageError for a config that names no data set."""
+    if config.data.dataset is None:
+        raise UsageError(
+            "finetune needs a data set",
+            hint="for example: textclf finetune --dataset tickets.csv, or textclf finetune --preset quickstart",
+        )
 
 
 def as_dict(config: RunConfig) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from . import (
     checking,
     cold,
     machine,
+    mini,
     prediction,
     presets,
     profile,
@@ -37,6 +38,7 @@ FAMILIES: dict[str, Callable[[Setting], list[Line]]] = {
     "accuracy": accuracy.lines,
     "backbones": backbones.lines,
     "presets": presets.lines,
+    "mini": mini.lines,
 }
 """A family is a module with `lines(setting)`; its name is how its lines' names begin."""
 DATA = running.ROOT.parent / "shared" / "data"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
-from textclf import __version__, plugins
+from textclf import __version__, plugins, pretrained
 from textclf.artifact import folder, graph, screening
 from textclf.artifact.screening import last_part
 from textclf.characters import UNSEEN
@@ -81,7 +81,9 @@ def _front_matter(facts: folder.Facts, title: str) -> str:
     import yaml
 
     meta: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-classification"}
-    if _on_hub(facts.base_model, facts.base_revision):
+    if _on_shipped(facts):
+        meta |= {"language": "en", "base_model": pretrained.BASE, "base_model_relation": "finetune"}
+    elif _on_hub(facts.base_model, facts.base_revision):
         meta |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
     if _on_hub(facts.dataset_id, "any"):
         meta["datasets"] = [facts.dataset_id]
@@ -118,7 +120,7 @@ def _what(label_set: LabelSet, base: str, dataset: str, facts: folder.Facts) -> 
     else:
         which = " or ".join(f"**{_md(name)}**" for name in label_set.names) if count == 2 else f"one of {count} labels"
         says = f"which label fits it best: {which}"
-    made = f"It is {_link(base, facts.base_model, facts.base_revision)} fine-tuned" if base else "It was fine-tuned"
+    made = f"It is {_base_link(base, facts)} fine-tuned" if base else "It was fine-tuned"
     rows = facts.splits.get("train")
     on = f" on {_number(rows)} texts" if rows else ""
     of = (
@@ -302,7 +304,8 @@ def _training(facts: folder.Facts, base: str, dataset: str) -> str:
         lines.append(f"- Fingerprint of the texts and labels as they were trained on: `{_code(facts.fingerprint)}`")
     if base:
         revision = f", revision `{_code(facts.base_revision)}`" if facts.base_revision else ""
-        lines.append(f"- Base model: {_link(base, facts.base_model, facts.base_revision)}{revision}")
+        made = f", made from {_link(pretrained.BASE, pretrained.BASE, 'any')}" if _on_shipped(facts) else ""
+        lines.append(f"- Base model: {_base_link(base, facts)}{revision}{made}")
     lines.append(f"- Reads {_reach(facts)}")
     if facts.environment:
         lines.append(
@@ -338,8 +341,12 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
         ),
         "Its scores are not calibrated: 0.9 does not mean right nine times in ten.",
         f"It reads {_reach(facts)}" + ("." if facts.overflow == "window" else "; the rest is cut off unseen."),
-        "The languages it can read are not recorded. Expect those of its training texts, at most.",
-        "No licence is stated here. Those of the base model and of the data apply.",
+        "It reads English."
+        if _on_shipped(facts)
+        else "The languages it can read are not recorded. Expect those of its training texts, at most.",
+        "No licence is stated here. Those of the base model"
+        + (f" ({pretrained.LICENSE})" if _on_shipped(facts) else "")
+        + " and of the data apply.",
     ]
     kind = (artifact.config.get("text_config") or artifact.config).get("model_type")
     if kind in plugins.names(plugins.BACKBONES):
@@ -403,12 +410,22 @@ def _on_hub(name: str | None, revision: str | None) -> bool:
     return bool(name and revision and _HUB_NAME.fullmatch(name))
 
 
+def _on_shipped(facts: folder.Facts) -> bool:
+    """Whether the base is the model that is shipped; a folder of that name has no revision."""
+    return facts.base_model == pretrained.NAME and facts.base_revision is not None
+
+
 def _base(facts: folder.Facts) -> str:
     return _plain(last_part(facts.base_model or ""))
 
 
 def _link(text: str, name: str | None, revision: str | None) -> str:
     return f"[{_md(text)}](https://huggingface.co/{name})" if _on_hub(name, revision) else _md(text)
+
+
+def _base_link(base: str, facts: folder.Facts) -> str:
+    # What is shipped is no repository on the Hub.
+    return _md(base) if _on_shipped(facts) else _link(base, facts.base_model, facts.base_revision)
 
 
 def _data_link(dataset: str, facts: folder.Facts) -> str:

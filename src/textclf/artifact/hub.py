@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textclf import __version__
+from textclf import __version__, pretrained
 from textclf.artifact import card, consent, folder, graph, integrity, remote, runs, screening
 from textclf.errors import HubError, ModelError, UsageError
 
@@ -31,7 +31,7 @@ _HUB_ID = re.compile(rf"(?:{_PART}/)?{_PART}")
 class Fetched:
     """A model folder on this machine.
 
-    revision: the commit it is of; None for a folder of one's own.
+    revision: the commit it is of, of the shipped model its number; None for a folder of one's own.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ def fetch(
     allow_bin: bool = False,
     with_tokenizer: bool = False,
 ) -> Fetched:
-    """A model folder with its weights, screened: a folder as it is, a Hub id through the Hub's cache.
+    """A model folder with its weights, screened: a folder as it is, as is the shipped model; a Hub id by the cache.
 
     Of a repository only what is needed comes here: config, tokenizer, one set of weights (safetensors;
     `.bin` only with `allow_bin` and where there is nothing else), and never code. Where the Hub cannot
@@ -98,7 +98,7 @@ def fetch(
         if with_tokenizer:
             screening.check_tokenizer(_names_in(local), where=str(local))
         screening.check_weights(local, allow_bin=allow_bin)
-        return Fetched(local, None)
+        return Fetched(local, pretrained.REVISION if reference == pretrained.NAME else None)
     name = os.fspath(reference)
 
     def wanted(listing: list[str]) -> tuple[str, ...]:
@@ -120,7 +120,8 @@ def fetch(
 
 
 def fetch_tokenizer(reference: str | os.PathLike[str]) -> Path:
-    """A folder with a tokenizer: a folder as it is, of a Hub id the tokenizer's files alone, through the Hub's cache.
+    """A folder with a tokenizer: a folder as it is, the shipped model's too; of a Hub id the tokenizer's files alone,
+    through the Hub's cache.
 
     Raises ModelError (neither a folder nor a Hub id; no tokenizer there) and HubError (not found, gated, no network).
     """
@@ -141,6 +142,9 @@ def fetch_tokenizer(reference: str | os.PathLike[str]) -> Path:
 def _local_folder(reference: str | os.PathLike[str]) -> Path | None:
     """The folder that a reference means; None for a Hub id. Raises ModelError where it can be neither."""
     name = os.fspath(reference)
+    shipped = pretrained.folder(name)
+    if shipped is not None:
+        return shipped
     try:
         local = Path(name).expanduser()
         is_folder, exists = local.is_dir(), local.exists()

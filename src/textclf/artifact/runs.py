@@ -214,7 +214,7 @@ def latest() -> Run:
     if not done:
         raise ModelError(
             "there is no finished run yet",
-            hint="make one: textclf finetune --model distilbert-base-uncased --dataset banking77",
+            hint="make one: textclf finetune --preset quickstart",
         )
     return max(done, key=lambda run: str(run.document.get("updated")))
 

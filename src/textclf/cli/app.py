@@ -59,7 +59,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Example:  textclf finetune --model distilbert-base-uncased --dataset banking77")
+@app.callback(epilog="Example:  textclf finetune --dataset tickets.csv")
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")

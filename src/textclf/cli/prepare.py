@@ -223,5 +223,5 @@ def _length_lines(lengths: np.ndarray | None) -> list[Text]:
 
 
 def _next_command(options: dict[str, Any], model: str | None) -> str:
-    words = ["textclf", "finetune", "--model", model or "distilbert-base-uncased", *as_flags(options)]
+    words = ["textclf", "finetune", *(["--model", model] if model else []), *as_flags(options)]
     return shlex.join(words)

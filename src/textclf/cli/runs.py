@@ -49,7 +49,7 @@ def add_to(app: typer.Typer) -> None:
         elif found:
             _show_list(found)
         else:
-            terminal.say("no runs yet; make one: textclf finetune --model distilbert-base-uncased --dataset banking77")
+            terminal.say("no runs yet; make one: textclf finetune --preset quickstart")
 
     @register(group, name="show", example="textclf runs show my-run")
     def show(run: RunArg) -> None:

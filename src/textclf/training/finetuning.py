@@ -20,7 +20,7 @@ import torch
 import transformers
 
 import textclf
-from textclf import atomic, paths, presets, signals
+from textclf import atomic, paths, presets, pretrained, signals
 from textclf.artifact import card, folder, integrity, runs
 from textclf.artifact.folder import Facts
 from textclf.artifact.runs import Run
@@ -56,7 +56,8 @@ def finetune(
 ) -> Run:
     """Fine-tune a pretrained model on labelled text.
 
-    model: Hub id or folder of the pretrained model. dataset: catalog name, file, folder or Hub id.
+    model: Hub id or folder of the pretrained model; None: what `config` says, else textclf-mini, which is shipped.
+    dataset: catalog name, file, folder or Hub id.
     config: a RunConfig, a nested mapping or a YAML file; `settings` are its fields by name (`epochs=3`),
         which win over it.
     out: the run folder; None makes one in the runs folder, named after data set, model and config.
@@ -129,7 +130,7 @@ def resolve(
     config: RunConfig | Mapping[str, Any] | str | Path | None = None,
     **settings: Any,
 ) -> RunConfig:
-    """One RunConfig out of the arguments of `finetune`. Raises UsageError without model or data set."""
+    """One RunConfig out of the arguments of `finetune`. Raises UsageError without a data set."""
     if isinstance(config, (str, Path)):
         config = presets.read_config_file(config)
     base = as_dict(config) if isinstance(config, RunConfig) else dict(config or {})
@@ -139,14 +140,14 @@ def resolve(
     }
     merged = build(base, named, by_field(settings))
     check_complete(merged)
-    assert merged.data.dataset is not None and merged.model.name is not None
+    assert merged.data.dataset is not None
     # Absolute, so that the same command from another folder is not taken for the same run.
     return replace(
         merged,
         data=replace(merged.data, dataset=_absolute(merged.data.dataset)),
         model=replace(
             merged.model,
-            name=_absolute(merged.model.name),
+            name=merged.model.name if merged.model.name == pretrained.NAME else _absolute(merged.model.name),
             tokenizer=_absolute(merged.model.tokenizer) if merged.model.tokenizer is not None else None,
             head=_absolute_head(merged.model.head),
         ),

@@ -184,7 +184,6 @@ def check(config: RunConfig) -> None:
 
 def _fetch(config: ModelConfig) -> tuple[hub.Fetched, Path]:
     """The folders of model and tokenizer; the tokenizer, which is small, before the weights."""
-    assert config.name is not None
     elsewhere = hub.fetch_tokenizer(config.tokenizer) if config.tokenizer is not None else None
     base = hub.fetch(
         config.name, revision=config.revision, allow_bin=config.allow_bin, with_tokenizer=elsewhere is None
