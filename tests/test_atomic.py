@@ -141,8 +141,20 @@ def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, deeds: l
             (draft / "deep/file").write_text("x")
     draft_name = deeds[2].removeprefix("flush ")
     assert deeds[:2] == ["flush deep", "flush 1 bytes of file"] and draft_name.startswith(".folder.")
-    # The old one is named away and the new one named in its place; only then is the old one deleted.
-    assert deeds[3:] == ["name folder", "name folder", f"flush {tmp_path.name}"]
+    # The name is taken; the two folders trade names in one call of the system, and the old one is deleted.
+    assert deeds[3:] == ["name folder", f"flush {tmp_path.name}"]
+
+
+def test_where_folders_cannot_trade_names_the_old_one_makes_way(
+    tmp_path: Path, deeds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+    for name in ("one", "two"):
+        deeds.clear()
+        with atomic.new_folder(tmp_path / "folder") as draft:
+            (draft / name).write_text("x")
+    assert _names(tmp_path / "folder") == {"two"} and _names(tmp_path) == {"folder"}
+    assert deeds[2:] == ["name folder"] * 3 + [f"flush {tmp_path.name}"]
 
 
 def test_a_link_goes_on_pointing_where_it_did(tmp_path: Path) -> None:

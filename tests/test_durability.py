@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +55,15 @@ def said(events: list[Event]) -> str:
     return "\n".join(event.message for event in events if isinstance(event, Notice))
 
 
-@pytest.mark.usefixtures("no_graph")
+@pytest.fixture
+def no_nohup() -> Iterator[None]:
+    """Whatever started the tests, SIGHUP is not ignored: what a process was told to ignore stays ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("no_graph", "no_nohup")
 class TestSignals:
     @pytest.mark.parametrize("moment", ["tokenising", "evaluation", "last evaluation", "measuring"])
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -323,7 +323,7 @@ class TestBadInput:
 
     def test_other_settings_in_the_same_folder(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
         textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
-        with pytest.raises(ModelError, match=r"setting +then +now\n  train\.epochs +3\.0 +4\.0$"):
+        with pytest.raises(ModelError, match=r"setting +then +now\n  train\.epochs +3\.0 +4\.0\n"):
             textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **{**FAST, "epochs": 4})
 
     def test_data_that_changed_during_a_pause(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:

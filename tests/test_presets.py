@@ -102,7 +102,7 @@ _configs = st.builds(
     ),
     model=st.builds(
         ModelConfig,
-        name=_maybe(_names),
+        name=_names,
         revision=_maybe(_names),
         tokenizer=_maybe(_names),
         max_length=_maybe(st.integers(4, 2**31)),

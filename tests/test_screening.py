@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def test_a_config_that_asks_for_more_than_a_model_is_declined(
     with pytest.raises(error, match=says) as caught:
         screening.check_config(tmp_path)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("depth", [100, 500, 700, 800, 850, 900, 940, 960, 980, 2000])
+def test_a_config_of_any_depth_is_read_or_declined(tmp_path: Path, depth: int) -> None:
+    write(
+        tmp_path,
+        names.CONFIG,
+        '{"model_type": "bert", "x": ' + '{"_attn_implementation": ' * depth + "1" + "}" * depth + "}",
+    )
+    with contextlib.suppress(ModelError):
+        assert screening.check_config(tmp_path)["model_type"] == "bert"
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,11 @@ def test_nothing_in_our_source_could_run_what_it_reads() -> None:
             assert (keyword.arg, value) != ("weights_only", False), path
             assert (keyword.arg, value) != ("allow_pickle", True), path
     for path in SOURCE.rglob("*.py"):
+        # To exchange two folders in one step is a call of the system that Python has no name for.
+        own = {"ctypes"} if path.name == "atomic.py" else set()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                assert not modules & {alias.name.split(".")[0] for alias in node.names}, path
+                assert not (modules - own) & {alias.name.split(".")[0] for alias in node.names}, path
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 assert (node.module or "").split(".")[0] not in modules, path
 

@@ -61,7 +61,8 @@ that went in or came out.
 English only. Beside what all-MiniLM-L6-v2 learnt from: questions of bank and hotel customers (training parts of
 banking77 and NLU++, CC-BY-4.0), exam questions (ARC and OpenBookQA, from MMLU's auxiliary training part, CC-BY-SA-4.0
 and Apache-2.0), scientific abstracts and their sentences (arXiv metadata, CC0). No tweets, no reviews, no news; no
-test or validation part of any data set. On texts of those kinds it follows its teacher best; expect less on others.
+test or validation part of any data set. It follows its teacher best on texts like those that it has seen; expect less
+on others.
 
 ## Limits
 

@@ -41,10 +41,6 @@ ANSWERS = ("tests/test_predict.py", "-k", "csv")
 CARD = ("tests/test_card.py",)
 
 _FSYNC = "                file.flush()\n                os.fsync(file.fileno())\n"
-_RENAMES = (
-    "                path.rename(retired / path.name)\n                draft.rename(path)\n"
-    "                shutil.rmtree(retired, ignore_errors=True)\n"
-)
 
 MUTANTS = (
     # Durable writes
@@ -85,29 +81,29 @@ MUTANTS = (
     Mutant(
         "a folder's name is not flushed",
         "atomic.py",
-        "                draft.rename(path)\n            _fsync_dir(path.parent)\n",
-        "                draft.rename(path)\n",
+        "            _put_in_place(draft, path)\n            _fsync_dir(path.parent)\n",
+        "            _put_in_place(draft, path)\n",
         ATOMIC,
     ),
     Mutant(
         "a folder is deleted before the new one is there",
         "atomic.py",
-        _RENAMES,
-        "                shutil.rmtree(path)\n                draft.rename(path)\n",
+        "        if _exchange(draft, path):",
+        "        shutil.rmtree(path)\n        if False:",
         ATOMIC,
     ),
     Mutant(
         "the renames are swapped",
         "atomic.py",
-        _RENAMES,
-        "                draft.rename(path)\n                path.rename(retired / path.name)\n",
+        "                path.rename(retired / path.name)\n            draft.rename(path)\n",
+        "                draft.rename(path)\n            path.rename(retired / path.name)\n",
         ATOMIC,
     ),
     Mutant(
         "the old folder is left",
         "atomic.py",
-        "                shutil.rmtree(retired, ignore_errors=True)\n",
-        "",
+        "            shutil.rmtree(draft, ignore_errors=True)\n            return\n",
+        "            return\n",
         ATOMIC,
     ),
     Mutant(
@@ -130,8 +126,8 @@ MUTANTS = (
     Mutant(
         "only sizes are verified",
         "atomic.py",
-        "if found[name] != facts:",
-        'if found[name]["size"] != facts["size"]:',
+        'path.stat().st_size != facts["size"] or sha256(path) != facts["sha256"]',
+        'path.stat().st_size != facts["size"]',
         ATOMIC,
     ),
     Mutant(
@@ -151,7 +147,7 @@ MUTANTS = (
     Mutant(
         "a broken manifest is a crash",
         "atomic.py",
-        "(OSError, ValueError, KeyError, TypeError)",
+        "(OSError, ValueError, KeyError, TypeError, AttributeError)",
         "(OSError, KeyError)",
         ATOMIC,
     ),
@@ -200,15 +196,15 @@ MUTANTS = (
     Mutant(
         "the best checkpoint is deleted",
         "training/checkpoint.py",
-        "        if step != progress.best_step:",
-        "        if True:",
+        "if step not in (*kept, progress.best_step):",
+        "if step not in kept:",
         CHECKPOINT,
     ),
     Mutant(
         "one checkpoint is kept",
         "training/checkpoint.py",
-        "for step in steps[:-2]:",
-        "for step in steps[:-1]:",
+        "[-keep:]",
+        "[-1:]",
         CHECKPOINT,
     ),
     Mutant("checkpoints have no manifest", "training/checkpoint.py", "manifest=True", "manifest=False", CHECKPOINT),
@@ -236,8 +232,8 @@ MUTANTS = (
     Mutant(
         "where the run stood is forgotten",
         "training/checkpoint.py",
-        "    progress = _load_weights(path, WEIGHTS, classifier)",
-        "    _load_weights(path, WEIGHTS, classifier)\n    progress = Progress()",
+        "    progress = progress_of(path)\n",
+        "    progress = Progress()\n",
         CHECKPOINT,
     ),
     Mutant(
@@ -250,8 +246,8 @@ MUTANTS = (
     Mutant(
         "a state of another kind is a crash",
         "training/checkpoint.py",
-        "(SafetensorError, OSError, ValueError, TypeError, RuntimeError)",
-        "(SafetensorError, OSError)",
+        "(OSError, ValueError, TypeError, RecursionError)",
+        "(OSError,)",
         CHECKPOINT,
     ),
     # Screening

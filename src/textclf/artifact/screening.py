@@ -48,10 +48,13 @@ def check_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / names.CONFIG
     config = names.read_json(path)
-    asked = {key for key, value in _items(config) if value}
-    for key, value in _items(config):
-        if value:
-            _check_key(key, value, str(path))
+    try:
+        asked = {key for key, value in _items(config) if value}
+        for key, value in _items(config):
+            if value:
+                _check_key(key, value, str(path))
+    except RecursionError as err:
+        raise ModelError(f"{path} is nested too deeply for a config", hint="copy the model folder again") from err
     kind = config.get("model_type")
     if kind == OWN_HEAD and isinstance(config.get("text_config"), dict):
         kind = config["text_config"].get("model_type")  # the head is ours; the backbone is what must be known

@@ -105,7 +105,7 @@ def progress_of(path: Path) -> Progress:
     """Where a run stood at a checkpoint. Raises ModelError where that cannot be read."""
     try:
         return Progress(**json.loads((path / STATE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as err:
+    except (OSError, ValueError, TypeError, RecursionError) as err:
         raise ModelError(f"{path}: its {STATE} cannot be read: {err}", hint="start anew with --overwrite") from err
 
 
