@@ -17,6 +17,7 @@ from scipy import stats
 
 import textclf
 import tiny_models
+from textclf import atomic
 from textclf.errors import DataError, UsageError
 from textclf.evaluation.comparison import mcnemar
 
@@ -82,6 +83,7 @@ def test_a_clear_difference_is_named_and_two_seeds_are_one_model(models: Path, c
 
 def test_a_model_and_its_copy_do_not_differ(models: Path, tmp_path: Path, cli: Cli) -> None:
     shutil.copytree(models / "good-0" / "model", tmp_path / "copy")
+    (tmp_path / "copy" / atomic.MANIFEST).unlink()  # as someone would who changes a model folder
     facts = json.loads((tmp_path / "copy" / "textclf.json").read_text())
     facts["config"]["train"]["epochs"] = 99  # as another configuration would have made it
     (tmp_path / "copy" / "textclf.json").write_text(json.dumps(facts))

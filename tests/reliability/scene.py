@@ -56,6 +56,7 @@ class Scene:
     def arguments(self, place: Path) -> list[str]:
         """The command line of a run whose folder lies in `place`."""
         settings = ["--epochs", "3", "--batch-size", "16", "--precision", "fp32", "--set", "train.eval_every=4"]
+        settings.append("--no-baselines")  # the phases are counted by passes of the model
         return ["finetune", "-m", str(self.base), "-d", str(self.data), "-o", str(place / "run"), *settings, "--quiet"]
 
     def start(self, place: Path, before: Callable[[], None] | None = None) -> int:

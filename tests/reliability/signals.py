@@ -25,7 +25,7 @@ PHASES: dict[str, tuple[Any, str, int]] = {
     "between passes of a step": (loop, "_clip", 3),
     "evaluating": (learning, "score", 2),
     "writing a checkpoint": (checkpoint, "_write", 4),
-    "measuring the result": (finetuning, "split_probabilities", 1),
+    "measuring the result": (finetuning, "split_logits", 1),
     "exporting": (finetuning, "write_graph", 1),
     "writing run.json": (runs.Run, "update", 3),
 }
