@@ -403,7 +403,7 @@ def test_eval_json_is_as_documented(trained: Path, cli: Any) -> None:
     report = json.loads(done.stdout)
     assert list(report) == [
         "model", "dataset", "split", "metrics", "intervals", "per_label", "label_errors", "reliability", "coverage",
-        "abstention", "questions",
+        "abstention", "questions", "slices", "wrong", "mistakes",
         "truncated", "overflow", "seconds",
     ]  # fmt: skip
     assert list(report["metrics"]) == [
