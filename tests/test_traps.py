@@ -103,8 +103,8 @@ def test_nothing_in_our_source_could_run_what_it_reads() -> None:
             assert (keyword.arg, value) != ("weights_only", False), path
             assert (keyword.arg, value) != ("allow_pickle", True), path
     for path in SOURCE.rglob("*.py"):
-        # To exchange two folders in one step is a call of the system that Python has no name for. The report's templates
-        # are files of ours; what is foreign goes into them as values only.
+        # To exchange two folders in one step is a call of the system that Python has no name for. The templates of the
+        # report are files of ours; what is foreign goes into them as values only.
         own = {"atomic.py": {"ctypes"}, "report.py": {"jinja2"}}.get(path.name, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
