@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 import textclf
 import tiny_models
+from hub_stand_in import HubStandIn
 from resuming import same_weights, stop_and_resume
 from textclf.artifact import runs
 from textclf.errors import ConfigError, MissingExtraError
@@ -138,3 +141,31 @@ def test_a_run_with_adapters_resumes_bit_for_bit(tmp_path: Path, tiny_base: Path
     unbroken = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "unbroken", **settings)
     _, resumed = stop_and_resume(tiny_base, tiny_csv, tmp_path / "stopped", stop_at=3, **settings)
     assert same_weights(unbroken, resumed)
+
+
+OF_THE_HUB = """
+import sys
+import textclf
+from peft import AutoPeftModelForSequenceClassification
+from textclf.training import finetuning
+finetuning.write_graph = lambda *rest: None
+run = textclf.finetune("acme/tiny-bert", sys.argv[1], head="own", lora=4, epochs=1, probe=False)
+AutoPeftModelForSequenceClassification.from_pretrained(str(run.folder / "adapter"), num_labels=3)
+print((run.folder / "adapter" / "adapter_config.json").read_text())
+"""
+
+
+def test_an_adapter_names_a_base_of_the_hub_and_its_commit(tmp_path: Path, tiny_base: Path, tiny_csv: Path) -> None:
+    pytest.importorskip("peft")
+    with HubStandIn() as hub:
+        hub.add_model("acme/tiny-bert", tiny_base)
+        done = subprocess.run(
+            [sys.executable, "-c", OF_THE_HUB, str(tiny_csv)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **hub.environment(tmp_path)},
+        )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["base_model_name_or_path"] == "acme/tiny-bert" and len(said["revision"]) == 40
+    assert str(tmp_path) not in done.stdout
