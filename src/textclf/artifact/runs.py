@@ -30,6 +30,7 @@ STATE = "run.json"
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 MODEL = "model"
+ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 EVALUATIONS = "eval"
 LOCK = ".lock"
@@ -37,7 +38,7 @@ FORMAT = "textclf run 1"
 """What run.json says it is."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """How a disk says that it has no locks: some network file systems."""
-_OURS = {STATE, CONFIG, METRICS, MODEL, CHECKPOINTS, EVALUATIONS, LOCK}
+_OURS = {STATE, CONFIG, METRICS, MODEL, ADAPTER, CHECKPOINTS, EVALUATIONS, LOCK}
 
 State = Literal["new", "running", "paused", "done", "failed"]
 

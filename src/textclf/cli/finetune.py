@@ -130,7 +130,8 @@ def finetune(
         int | None,
         typer.Option(
             metavar="RANK",
-            help="Train low-rank adapters of this rank, such as 16; merged in the end. Needs textclf[lora].",
+            help="Train low-rank adapters of this rank, such as 16; merged in the end, kept in adapter/. "
+            "Needs textclf[lora].",
             show_default=False,
             rich_help_panel=_LEARNING,
         ),

@@ -1,11 +1,15 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) beside the layers of a backbone, merged in the end."""
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) beside the layers of a backbone: saved, and merged in the
+end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -37,7 +41,8 @@ class Lora:
                 f"LoRA finds no linear layer that may learn in this {network.config.model_type} model",
                 hint="leave out --lora, or freeze fewer layers",
             )
-        learning = [*head_names(network), *kept_learning]
+        head = head_names(network)
+        beside = set(kept_learning) - head
         settings = peft.LoraConfig(
             r=rank,
             lora_alpha=2 * rank,
@@ -49,13 +54,42 @@ class Lora:
         except (TypeError, ValueError, RuntimeError, AttributeError) as err:
             first = str(err).strip().split("\n", 1)[0]
             raise ModelError(f"LoRA does not fit a {network.config.model_type} model: {first}") from err
-        for name in learning:
+        for name in head | beside:
             network.get_parameter(name).requires_grad_(True)
+        self._network = network
+        self._beside = sorted(_modules(head, depth=1) | _modules(beside))
+
+    def save(self, folder: Path, *, base: str, revision: str | None) -> None:
+        """Write the adapters, the head and what else learns, alone, as peft does: adapter_config.json and
+        adapter_model.safetensors.
+
+        base, revision: the pretrained model that they belong to, a Hub id and its commit or a folder; peft
+        loads it first.
+        """
+        settings = copy(self._model.peft_config["default"])
+        settings.task_type = "SEQ_CLS"
+        settings.inference_mode = True
+        settings.base_model_name_or_path, settings.revision = base, revision
+        settings.target_modules = sorted(settings.target_modules)
+        settings.modules_to_save = self._beside
+        settings.save_pretrained(str(folder))
+        # As peft names them: its model is two modules around ours, and the name of the adapter is left out.
+        learnt = {
+            f"base_model.model.{name.replace('.default.', '.')}": tensor.contiguous()
+            for name, tensor in self._network.state_dict().items()
+            if ".lora_" in name or any(name.startswith(f"{module}.") for module in self._beside)
+        }
+        save_file(learnt, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
     @torch.no_grad()
     def merge(self) -> None:
         """Add what the adapters have learnt to the layers, and take the adapters out: the network is a plain one."""
         vars(self._model.merge_and_unload()).pop("peft_config", None)
+
+
+def _modules(parameters: Iterable[str], *, depth: int | None = None) -> set[str]:
+    """Names of the modules that hold these parameters; depth: of their parts, how many count."""
+    return {".".join(name.split(".")[:-1][:depth]) for name in parameters}
 
 
 def require_peft() -> Any:

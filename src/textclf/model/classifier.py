@@ -175,6 +175,11 @@ class Classifier(nn.Module):
         return has_own_head(self.network.base_model.config)
 
     @property
+    def is_of_transformers(self) -> bool:
+        """Whether plain transformers has the whole network, with its head."""
+        return type(self.network).__module__.partition(".")[0] == "transformers"
+
+    @property
     def general_head(self) -> str:
         """The pooling that fits this kind of network best, all else being unknown."""
         return general_pooling(self.network)
@@ -237,6 +242,11 @@ class Classifier(nn.Module):
     def add_lora(self, rank: int) -> None:
         """Let adapters learn in place of the backbone, until `merge_lora`. See `adapters.Lora` for what is raised."""
         self._lora = Lora(self.network, rank=rank, kept_learning=self.fresh)
+
+    def save_lora(self, folder: Path, *, base: str, revision: str | None) -> None:
+        """Write what the adapters and the head have learnt, alone. See `adapters.Lora.save` for the arguments."""
+        assert self._lora is not None
+        self._lora.save(folder, base=base, revision=revision)
 
     def merge_lora(self) -> None:
         """Have a plain network again, with what the adapters have learnt."""

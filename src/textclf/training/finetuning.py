@@ -229,10 +229,11 @@ def _train(run: Run, bench: Workbench, observe: Observer, asked: signals.Asked) 
 
 def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: Observer) -> Run:
     """Score the best weights, write the artifact, and close the run."""
-    bench.classifier.merge_lora()  # what is measured is what is saved
     measurable = [split for split in ("validation", "test") if split in bench.encoded]
     logits: dict[str, np.ndarray] = {split: split_logits(bench, split, observe) for split in measurable}
     bench, temperature = _with_decisions(bench, logits["validation"], observe)
+    _save_adapter(run, bench, observe)
+    bench.classifier.merge_lora()
     label_set = bench.prepared.label_set
     probs = {split: label_set.probabilities(logits_NC / temperature) for split, logits_NC in logits.items()}
     measured = {split: measure_split(bench, split, probs_NC) for split, probs_NC in probs.items()}
@@ -285,6 +286,23 @@ def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: 
     # A finished run is not resumed; its checkpoints are three times the size of the model.
     shutil.rmtree(run.folder / runs.CHECKPOINTS, ignore_errors=True)
     return run
+
+
+def _save_adapter(run: Run, bench: Workbench, observe: Observer) -> None:
+    """Write what LoRA has learnt beside the artifact, alone, for peft."""
+    if bench.config.model.lora is None:
+        return
+    if not bench.classifier.is_of_transformers:
+        observe(
+            Notice(f"no {runs.ADAPTER}/: plain transformers, onto whose models peft puts adapters, has no such head")
+        )
+        return
+    name, folder = bench.config.model.name, bench.base.folder
+    is_local = name == pretrained.NAME or Path(name).is_absolute()
+    with atomic.new_folder(run.folder / runs.ADAPTER) as draft:
+        bench.classifier.save_lora(
+            draft, base=str(folder) if is_local else name, revision=None if is_local else bench.base.revision
+        )
 
 
 def _with_decisions(bench: Workbench, logits_NC: np.ndarray, observe: Observer) -> tuple[Workbench, float]:
