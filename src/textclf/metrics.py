@@ -329,7 +329,8 @@ def confidence_gaps(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelS
 
 def bins_of(confidence: np.ndarray) -> np.ndarray:
     """The number of the bin of each confidence, 0 to 1: of the same shape, int64 below BINS."""
-    return np.minimum((np.nan_to_num(confidence) * BINS).astype(np.int64), BINS - 1)
+    places: np.ndarray = np.minimum((np.nan_to_num(confidence) * BINS).astype(np.int64), BINS - 1)
+    return places
 
 
 def expected_calibration_error(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> float:

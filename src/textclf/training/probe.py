@@ -79,13 +79,7 @@ def fit_probe(
     bias: whether the layer has one. scale: bring every feature to unit variance first, which raw hidden states need.
     balanced: every label has the same say.
     """
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler(with_mean=bias and scale, with_std=scale).fit(features_ND)
-    if scale:
-        # What is the same for every text but for rounding says nothing, and would get an enormous weight.
-        same_D = scaler.scale_ <= SAME * np.maximum(np.abs(features_ND).max(axis=0), np.median(scaler.scale_))
-        scaler.scale_[same_D] = np.inf
+    scaler = _scaler(features_ND, scale=scale, centre=bias)
     fit = _fit_independent if label_set.multi else _fit_multinomial
     weight_CD, bias_C, c, right_N = fit(
         scaler.transform(features_ND), targets, label_set, bias=bias, balanced=balanced, seed=seed
@@ -106,9 +100,8 @@ def held_out_probabilities(
     `fit_probe`. Raises ValueError for fewer than two labels or two rows.
     """
     from sklearn.model_selection import KFold, StratifiedKFold
-    from sklearn.preprocessing import StandardScaler
 
-    features_ND = StandardScaler(with_mean=scale, with_std=scale).fit_transform(features_ND)
+    features_ND = _scaler(features_ND, scale=scale, centre=True).transform(features_ND)
     rng = np.random.default_rng([seed, 3])
     limit = max(2 * folds, min(MAX_ROWS, int(WORK / (features_ND.shape[1] * len(label_set)))))
     sample = np.sort(rng.permutation(len(targets))[:limit])
@@ -134,6 +127,18 @@ def held_out_probabilities(
             model.fit(features_ND[learn], targets[learn])
             probs_NC[np.ix_(held_out, model.classes_)] = model.predict_proba(features_ND[held_out])
     return probs_NC
+
+
+def _scaler(features_ND: np.ndarray, *, scale: bool, centre: bool) -> Any:
+    """What brings features to unit variance. scale: whether it does anything. centre: also take their means off."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler(with_mean=centre and scale, with_std=scale).fit(features_ND)
+    if scale:
+        # What is the same for every text but for rounding says nothing, and would get an enormous weight.
+        same_D = scaler.scale_ <= SAME * np.maximum(np.abs(features_ND).max(axis=0), np.median(scaler.scale_))
+        scaler.scale_[same_D] = np.inf
+    return scaler
 
 
 def clearly_better(one: LinearProbe, other: LinearProbe) -> bool:
