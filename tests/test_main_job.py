@@ -74,6 +74,7 @@ def test_the_main_job_word_for_word_as_in_the_readme(hub: HubStandIn, cli: Cli, 
     assert [shlex.split(line.split("|")[-1])[:2] for line in commands] == [
         ["textclf", "predict"],
         ["textclf", "eval"],
+        ["textclf", "report"],
         ["textclf", "push"],
     ]
 

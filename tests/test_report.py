@@ -188,8 +188,10 @@ def test_every_figure_is_the_same_in_page_markdown_card_json_and_terminal(
         span = f"{one['low']:.2f} to {one['high']:.2f}"
         assert (span, f"{one['rows']}") in rows and f"| {span} | {one['rows']} | {one['confidence']:.4f} |" in markdown
     for one in document["per_label"]:
-        assert f"| {one['label']} | {one['f1']:.3f} | {one['precision']:.3f} |" in markdown
-        assert f"<bdi>{one['label']}</bdi></th><td>{one['f1']:.3f}</td>" in page
+        # A label that was never answered has no precision.
+        f1, precision = ("-" if one[name] is None else f"{one[name]:.3f}" for name in ("f1", "precision"))
+        assert f"| {one['label']} | {f1} | {precision} |" in markdown
+        assert f"<bdi>{one['label']}</bdi></th><td>{f1}</td>" in page
     largest = document["confusions"][0]
     for text in (markdown, card):
         assert f"| {largest['target']} | {largest['predicted']} | {largest['count']} |" in text

@@ -46,9 +46,9 @@ TRIALS: dict[str, Trial] = {
     "bert-base": Trial("tweet_eval_emotion"),
     "hate-openelm-270m": Trial("tweet_eval_hate", "a random OpenELM of 4 layers"),
     "hate-openelm-450m": Trial("tweet_eval_hate", "a random OpenELM of 6 layers"),
-    "scientific-distilbert": Trial("scientific", settings={"min_label_count": 100, "max_rows": 5000}),
+    "scientific-distilbert": Trial("scientific", settings={"min_label_count": 100, "max_rows": 3000}),
     "scientific-gpt2": Trial(
-        "scientific", "a random GPT-2 of 4 layers", {"min_label_count": 100, "max_rows": 5000}
+        "scientific", "a random GPT-2 of 4 layers", {"min_label_count": 100, "max_rows": 3000}
     ),
     "mmlu-modernbert-binary": Trial("mmlu", settings={"form": "binary", "max_length": 512}),
     "mmlu-modernbert-multiclass": Trial("mmlu", settings={"form": "multiclass", "max_length": 512}),
