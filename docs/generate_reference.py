@@ -224,12 +224,16 @@ def _error_rows() -> Iterator[str]:
 # --- library ----------------------------------------------------------------------------------------------------
 
 _CLASSES = {
-    "textclf.data.preparation": ("Prepared",),
+    "textclf.data.prepared": ("Prepared",),
     "textclf.artifact.runs": ("Run",),
     "textclf.evaluation.evaluation": ("EvalReport",),
+    "textclf.evaluation.comparison": ("Comparison", "Compared", "Difference"),
+    "textclf.evaluation.audit": ("Audit", "Doubt"),
+    "textclf.evaluation.exporting": ("Exported",),
+    "textclf.evaluation.report": ("Report",),
     "textclf.metrics": ("Metrics",),
     "textclf.inference.prediction": ("Predictor", "Prediction"),
-    "textclf.artifact.hub": ("Pushed",),
+    "textclf.artifact.publishing": ("Pushed",),
 }
 """What the public functions return: module -> classes."""
 

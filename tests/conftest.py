@@ -104,6 +104,15 @@ def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded answers as they come, none computed again in fp32: a tiny model is sure of nothing."""
+    from textclf.inference.runtimes import ROUNDED
+
+    for runtime in ROUNDED:
+        monkeypatch.setitem(ROUNDED, runtime, 0.0)
+
+
+@pytest.fixture
 def graph(no_graph: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs with an ONNX graph after all, in a file whose other tests have none."""
     monkeypatch.setattr("textclf.model.exporting.MAX_BYTES", 1 << 30)

@@ -15,6 +15,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 import urllib.parse
 from collections.abc import Iterable, Mapping
@@ -106,6 +107,19 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
     cut_after: int | None = None
+    held: Held | None = None
+
+
+@dataclass
+class Held:
+    """An answer that stops on its way. reached: so far it came. released: it goes on."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self) -> None:
+        self.reached.set()
+        self.released.wait(120)
 
 
 @dataclass(frozen=True)
@@ -138,7 +152,7 @@ class HubStandIn:
 
     def __enter__(self) -> HubStandIn:
         for handler in (_HubHandler, _LfsHandler):
-            server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            server = _Server(("127.0.0.1", 0), handler)
             server.daemon_threads = True
             server.hub = self  # type: ignore[attr-defined]
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -146,6 +160,9 @@ class HubStandIn:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for fault in self.faults:
+            if fault.held is not None:
+                fault.held.released.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -210,6 +227,13 @@ class HubStandIn:
         """Close the connection after this many bytes of the body."""
         self.faults.append(Fault(re.compile(pattern), times, cut_after=after))
 
+    def hold(self, pattern: str, *, after: int = 0) -> Held:
+        """Stop the next answer after this many bytes of its body, or before it begins, until it is released or the
+        stand-in ends."""
+        held = Held()
+        self.faults.append(Fault(re.compile(pattern), 1, cut_after=after, held=held))
+        return held
+
     def writes(self) -> list[Request]:
         """The requests that changed something, or would have."""
         harmless = ("/preupload/", "/paths-info/", "/api/validate-yaml")
@@ -242,6 +266,12 @@ def _is_lfs(path: str, size: int) -> bool:
     return path.endswith(LFS_SUFFIXES) or size > LFS_SIZE
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # a client that was killed
+            super().handle_error(request, client_address)
+
+
 class _Answer(Exception):
     """The answer to a request, from wherever it is known."""
 
@@ -270,7 +300,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             self.content = b"".join(iter(self._chunk, b""))
         else:
-            self.content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            self.content = self.rfile.read(length)
+            if len(self.content) < length:  # whoever asked died while asking: that is no request
+                self.close_connection = True
+                return
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         self.token = token
         with hub.lock:
@@ -288,7 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = self.respond(urllib.parse.unquote(url.path))
             except _Answer as raised:
                 answer = raised
-        self._send(answer, fault.cut_after if fault else None)
+        self._send(answer, fault.cut_after if fault else None, fault.held if fault else None)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
@@ -301,7 +335,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return data
 
-    def _send(self, answer: _Answer, cut_after: int | None) -> None:
+    def _send(self, answer: _Answer, cut_after: int | None, held: Held | None = None) -> None:
         body, status, span = (
             answer.body,
             answer.status,
@@ -311,6 +345,9 @@ class _Handler(BaseHTTPRequestHandler):
             first, last = int(span[1]), min(int(span[2] or len(body)), len(body) - 1)
             answer.headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
             body, status = body[first : last + 1], 206
+        if held is not None and not cut_after:
+            held.stop()
+            held, cut_after = None, None
         self.send_response(status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -320,6 +357,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body if cut_after is None else body[:cut_after])
+        if held is not None:
+            self.wfile.flush()
+            held.stop()
+            self.wfile.write(body[cut_after:])
         if cut_after is not None:
             self.close_connection = True
 

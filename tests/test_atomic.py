@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from textclf import atomic, paths
 from textclf.errors import ResourceError
@@ -184,3 +185,26 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, make: Callable[.
     with pytest.raises(ResourceError, match="the disk is full") as caught, make(tmp_path / "new"):
         raise OSError(number, os.strerror(number))
     assert caught.value.exit_code == 6 and _names(tmp_path) == {"old"}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINTR, errno.ENOSPC])
+def test_an_error_that_safetensors_words_is_one_of_the_disk(tmp_path: Path, number: int) -> None:
+    worded = SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
+    reason = "the disk is full" if number == errno.ENOSPC else os.strerror(number)
+    with pytest.raises(ResourceError, match=reason) as caught, atomic.new_folder(tmp_path / "new"):
+        raise worded
+    assert caught.value.exit_code == 6 and _names(tmp_path) == set()
+    with pytest.raises(SafetensorError, match="header"), atomic.new_folder(tmp_path / "new"):
+        raise SafetensorError("invalid header")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_named_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        atomic.write_text(pipe, "all of it")
+        assert os.read(reader, 100) == b"all of it" and pipe.is_fifo() and _names(tmp_path) == {"pipe"}
+    finally:
+        os.close(reader)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 
 import numpy as np
 import pytest
 
 import textclf
 import tiny_models
+from textclf.artifact import runs
 from textclf.errors import DataError, UsageError
-from textclf.evaluation.audit import audit, label_errors
+from textclf.evaluation.audit import audit, doubt_labels
 from textclf.labels import LabelSet
 
 WRONG = {8: "c", 31: "c", 60: "a", 94: "b"}
@@ -41,6 +43,16 @@ def test_planted_errors_are_found_after_copies_with_unlike_labels(planted):
     assert (found.rows, found.features) == (151, "TF-IDF") and found.accuracy > 0.85
 
 
+def test_texts_that_do_not_tell_their_labels_are_said(planted, tmp_path, cli):
+    said = "hardly tells the labels"
+    assert said not in cli("audit", planted).stderr
+    pairs = tmp_path / "pairs.csv"
+    lines = [f"number {n},number {n * 7 % 60},{'abc'[n * 5 // 3 % 3]}\n" for n in range(60)]
+    pairs.write_text("text,text_pair,label\n" + "".join(lines))
+    done = cli("audit", pairs)
+    assert done.returncode == 0 and said in done.stderr and "--model" in done.stderr, done.stderr
+
+
 def test_a_pretrained_model_reads_the_texts(planted, tiny_base):
     found = audit(planted, model=tiny_base, device="cpu", split="train")
     assert found.features == tiny_base.name and found.rows == textclf.prepare(planted).splits["train"]
@@ -51,6 +63,8 @@ def test_the_review_goes_back_into_prepare(planted, tmp_path, cli):
     review = tmp_path / "review.csv"
     done = cli("audit", planted, "--output", review)
     assert done.returncode == 0, done.stderr
+    following = ["textclf", "prepare", "--dataset", str(planted), "--corrections", str(review)]
+    assert shlex.split(done.stderr.splitlines()[-1]) == following
     assert "have a doubtful label, 1 of them as a copy has another" in done.stderr
     rows = list(csv.DictReader(io.StringIO(review.read_text())))
     assert list(rows[0]) == [
@@ -86,6 +100,28 @@ def test_csv_on_a_pipe_is_safe_for_spreadsheets_and_terminals(tmp_path, cli):
         assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row.values())
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_that_a_terminal_would_act_on_are_written_as_text_and_read_again(tmp_path, cli, several):
+    labels = ["\x1b[31mred\\n", "blue\u202e"]
+    path = tmp_path / "t.jsonl"
+    with path.open("w") as file:
+        for index in range(60):
+            label = labels[index % 2 if index else 1]  # the first is wrong
+            text = f"{('card', 'money')[index % 2]} {index}"
+            print(json.dumps({"text": text, "label": [label] if several else label}), file=file)
+    done = cli("audit", path)
+    assert done.returncode == 0 and not set("\x1b\u202e") & set(done.stdout)
+    found = list(csv.DictReader(io.StringIO(done.stdout)))
+    wrong = next(row for row in found if row["row"] == "1")
+    review = tmp_path / "review.csv"
+    with review.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(wrong))
+        writer.writeheader()
+        writer.writerow({**wrong, "correction": wrong["suggested"]})
+    prepared = textclf.prepare(path, corrections=str(review), test_size=0)
+    assert (prepared.corrected.relabelled, prepared.label_set.names) == (1, tuple(sorted(labels)))
+
+
 def test_json_and_the_latest_run(planted, tiny_base, no_graph, cli):
     run = textclf.finetune(model=tiny_base, dataset=planted, epochs=0.2, device="cpu")
     document = json.loads(cli("audit", run.name, "--json").stdout)
@@ -98,6 +134,14 @@ def test_json_and_the_latest_run(planted, tiny_base, no_graph, cli):
 def test_what_cannot_be_audited_is_said(planted, tmp_path, cli):
     done = cli("audit", planted, "--output", planted)
     assert done.returncode == 2 and "part of the data" in done.stderr
+    run = runs.create(tmp_path / "run", {"data": {"dataset": str(planted)}})
+    done = cli("audit", run.folder, "--output", planted)
+    assert done.returncode == 2 and "part of the data" in done.stderr
+    review = tmp_path / "review.csv"
+    review.write_text("file,row,label,correction\nt.csv,1,a,b\n")
+    done = cli("audit", planted, "--output", review)
+    assert done.returncode == 2 and "its corrections would be lost" in done.stderr
+    assert review.read_text().endswith("t.csv,1,a,b\n")
     few = tmp_path / "few.csv"
     few.write_text("text,label\n" + "".join(f"t {index},{'ab'[index % 2]}\n" for index in range(8)))
     with pytest.raises(DataError, match="too few"):
@@ -116,13 +160,13 @@ def test_errors_among_several_labels_are_found():
     probs = np.clip(np.where(targets, 0.9, 0.1) + rng.normal(0, 0.05, targets.shape), 0.01, 0.99).astype(np.float32)
     given = targets.copy()
     given[5, 1] ^= 1
-    score, suggested = label_errors(given, probs, LabelSet(("a", "b", "c"), "multi"))
+    score, suggested = doubt_labels(given, probs, LabelSet(("a", "b", "c"), "multi"))
     assert score.argmin() == 5 and suggested[5].tolist() == targets[5].tolist()
     assert (suggested[np.arange(200) != 5] == targets[np.arange(200) != 5]).all()
 
 
 def test_rows_are_in_doubt_where_another_label_is_likelier():
     probs = np.array([[0.9, 0.1], [0.45, 0.55], [0.2, 0.8]], dtype=np.float32)
-    score, suggested = label_errors(np.array([0, 0, 1]), probs, LabelSet(("a", "b")))
+    score, suggested = doubt_labels(np.array([0, 0, 1]), probs, LabelSet(("a", "b")))
     assert suggested.tolist() == [0, 1, 1]
     assert score.tolist() == pytest.approx([0.9, 0.45, 0.8])

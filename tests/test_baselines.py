@@ -44,7 +44,7 @@ def test_baselines_stand_in_the_run_the_artifact_and_the_card(trained):
     assert artifact.facts.baselines == run.document["baselines"]
     card = (run.model_folder / folder.CARD).read_text()
     shown = beside["tfidf"]["metrics"]["test"]["accuracy"]
-    assert f"| TF-IDF of words, linear | {shown:.4f} |" in card
+    assert f"| TF-IDF + linear | {shown:.4f} |" in card
 
 
 def test_the_probe_is_what_training_began_with(trained):

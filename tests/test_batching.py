@@ -57,7 +57,7 @@ def test_micro_batches_keep_their_bounds(
 
 @given(LENGTHS)
 def test_scoring_starts_with_the_longest(lengths: np.ndarray) -> None:
-    cuts = scoring_batches(lengths, max_tokens=512)
+    cuts = scoring_batches(np.arange(len(lengths)), lengths, max_tokens=512)
     assert lengths[cuts[0]].max() == lengths.max()
     assert sorted(np.concatenate(cuts)) == list(range(len(lengths)))
 

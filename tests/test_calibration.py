@@ -31,7 +31,7 @@ FAST: dict[str, Any] = {"epochs": 4, "learning_rate": 2e-3, "batch_size": 16, "p
 
 @pytest.fixture(scope="module")
 def trained(alone: None, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that errs: every seventh label is another one. Without a graph."""
+    """A finished run that errs, and too surely: every seventh label is another one. Without a graph."""
     folder = tmp_path_factory.mktemp("calibrated")
     rows = [(text, "abc"[number % 3] if number % 7 == 0 else label)
             for number, (text, label) in enumerate(tiny_models.rows(400, seed=1)[1:])]  # fmt: skip
@@ -39,7 +39,7 @@ def trained(alone: None, tiny_base: Path, tmp_path_factory: pytest.TempPathFacto
     data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("textclf.model.exporting.MAX_BYTES", 0)
-        textclf.finetune(tiny_base, data, out=folder / "run", **FAST)
+        textclf.finetune(tiny_base, data, out=folder / "run", **{**FAST, "epochs": 8, "interpolate": False})
     return folder / "run"
 
 
@@ -122,7 +122,7 @@ def test_every_tool_gives_the_calibrated_scores(trained: Path, home: Path) -> No
     assert facts["calibration"]["temperature"] != pytest.approx(1, abs=0.02)
     before, after = facts["calibration"]["before"], facts["metrics"]
     # The fit doubts its targets a little, so on few rows the plain loss may be a hair higher than before.
-    assert after["validation"]["loss"] < before["validation"]["loss"] + 0.002
+    assert after["validation"]["loss"] < before["validation"]["loss"] + 0.01
     assert set(before["test"]) == {"loss", "ece", "brier"} and set(facts["intervals"]) == {"validation", "test"}
     ours = textclf.load(trained, runtime="torch").predict_proba(TEXTS)
     plain = plain_transformers.probabilities([trained / "model"], TEXTS, hub_cache=home / "hf")[0]

@@ -6,13 +6,16 @@ import dataclasses
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import huggingface_hub
 import pytest
 import yaml
 
-from textclf.artifact import card, folder
+from textclf.abstention import CoveragePoint
+from textclf.artifact import card, figures, folder
 from textclf.labels import LabelSet
+from textclf.metrics import Bin, Confusion
 
 FACTS = folder.Facts(
     max_length=128,
@@ -164,6 +167,25 @@ def test_card_holds_no_path_and_no_link_to_what_is_not_on_the_hub() -> None:
     assert "# my-base-t.csv" in text, "a card for no repository is named after what it is made of"
 
 
+def test_plots_stand_in_the_card_while_they_lie_beside_it(tmp_path: Path) -> None:
+    support = dict.fromkeys(HOSTILE, 3)
+    pairs = [Confusion(HOSTILE[0], HOSTILE[n], 1, 1 / 3) for n in range(1, 4)]
+    drawn = figures.plots(support, pairs, [Bin(0.8, 0.9, 9, 0.85, 0.7)], [CoveragePoint(0.8, 1.0, 0.7)])
+    assert set(drawn) == {"plots/confusions.svg", "plots/reliability.svg", "plots/coverage.svg"}
+    for name, text in drawn.items():
+        svg = ElementTree.fromstring(text.encode())  # well-formed, whatever the labels hold
+        assert svg.tag == "{http://www.w3.org/2000/svg}svg" and svg.get("aria-label")
+        tags = {one.tag.rpartition("}")[2] for one in svg.iter()}
+        assert tags <= {"svg", "style", "rect", "line", "polyline", "circle", "text", "title"}, name
+        (tmp_path / "plots").mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    model = dataclasses.replace(artifact(), folder=tmp_path)
+    assert all(f"]({name})" in card.render(model) for name in drawn)
+    (tmp_path / "plots" / "coverage.svg").unlink()
+    assert "coverage.svg" not in card.render(model) and "plots/" not in card.render(artifact())
+    assert set(figures.plots(support, None, [Bin(0.8, 0.9, 9, 0.85, 0.7)], None)) == {"plots/reliability.svg"}
+
+
 def test_a_model_without_facts_still_has_a_card() -> None:
     bare = folder.Artifact(Path("x"), LabelSet(("no", "yes")), {"max_position_embeddings": 512}, None)
     text = card.render(bare)
@@ -178,6 +200,18 @@ def test_numbers_that_are_none_are_left_out() -> None:
     metrics = front_matter(text)["model-index"][0]["results"][0]["metrics"]
     assert [metric["type"] for metric in metrics] == ["matthews_correlation"]
     assert "nan" not in text
+
+
+def test_damaged_figures_are_left_out() -> None:
+    facts = folder.Facts(
+        max_length=64,
+        metrics={"test": {"accuracy": 0.5, "ece": 0.1}},
+        baselines=[{"name": "tfidf", "rows": 3, "seconds": 1.0, "metrics": {"test": 5}}],
+        calibration={"temperature": "hot", "before": {"test": 3}},
+        intervals={"test": {"accuracy": 7}},
+    )
+    text = card.render(folder.Artifact(Path("model"), LabelSet(("a", "b")), {}, facts))
+    assert "| accuracy | 0.5000 |" in text and "Beside it" not in text and "not calibrated" in text
 
 
 def test_card_gives_intervals_and_says_what_a_score_is_worth() -> None:

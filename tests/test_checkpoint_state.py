@@ -52,11 +52,11 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     )
 
 
-def test_the_newest_two_and_the_best_are_kept_by_their_numbers(tmp_path: Path) -> None:
+def test_the_newest_two_the_best_and_the_first_are_kept_by_their_numbers(tmp_path: Path) -> None:
     parts = state(0)
-    for step in (2, 9, 10, 11, 100):
+    for step in (0, 2, 9, 10, 11, 100):
         checkpoint.save(tmp_path, Progress(step=step, best_step=9), *parts, keep=2)
-    assert {path.name for path in tmp_path.iterdir()} == {"step-9", "step-11", "step-100"}
+    assert {path.name for path in tmp_path.iterdir()} == {checkpoint.START, "step-9", "step-11", "step-100"}
     assert checkpoint.newest(tmp_path)[0] == tmp_path / "step-100"
 
 

@@ -122,7 +122,7 @@ def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tm
     estimate = json.loads(cli("finetune", "-m", tiny_base, "-d", tiny_csv, "--dry-run", "--json").stdout)
     assert list(estimate) == [
         "rows", "labels", "parameters", "max_length", "tokens", "padding_waste", "epochs", "steps", "micro_batches",
-        "seconds", "memory", "disk", "device", "config",
+        "seconds", "memory", "disk", "device", "config", "seeds",
     ]  # fmt: skip
     assert estimate["rows"] == {"train": 96, "validation": 12, "test": 12} and estimate["steps"] == 45
     assert 0 <= estimate["padding_waste"] < 0.3 and estimate["seconds"] > 0 and estimate["memory"] > 1e8
@@ -133,15 +133,16 @@ def test_json_documents_are_pinned(cli: Cli, tiny_base: Path, tiny_csv: Path, tm
     done = cli("finetune", "-m", tiny_base, "-d", tiny_csv, "--epochs", "1", "--json")
     run = json.loads(done.stdout)
     assert list(run) == [
-        "run", "folder", "artifact", "dataset", "model", "steps", "step", "best_step", "stopped_early", "seconds",
-        "metrics", "baselines", "notes",
+        "run", "folder", "artifact", "dataset", "model", "steps", "step", "best_step", "share", "stopped_early",
+        "seconds", "metrics", "baselines", "notes",
     ]  # fmt: skip
     assert list(run["metrics"]) == ["validation", "test"] and list(run["metrics"]["test"]) == metrics
 
     report = json.loads(cli("eval", "--json").stdout)
     assert list(report) == [
-        "model", "dataset", "split", "metrics", "intervals", "per_label", "confusions", "reliability", "coverage",
-        "abstention", "questions", "slices", "wrong", "mistakes",
+        "model", "dataset", "split", "metrics", "intervals", "baselines",
+        "per_label", "confusions", "reliability", "coverage",
+        "abstention", "scope", "questions", "slices", "wrong", "mistakes",
         "truncated", "overflow", "seconds",
     ]  # fmt: skip
     assert list(report["metrics"]) == metrics

@@ -98,11 +98,52 @@ def test_what_cannot_be_compared_is_refused(models: Path, tiny_csv: Path, tmp_pa
         textclf.compare([models / "poor"])
     with pytest.raises(UsageError, match="named twice"):
         textclf.compare([models / "poor", models / "poor"])
+    shutil.copytree(models / "good-1", tmp_path / "again")
+    with pytest.raises(UsageError, match="again has the data, the settings and the seed of good-1"):
+        textclf.compare([models / "good-0", models / "good-1", tmp_path / "again"])
     with pytest.raises(UsageError, match="--metric speed"):
         textclf.compare([models / "poor", models / "good-0"], metric="speed")
+
+
+def test_draws_without_one_of_two_labels_do_not_count(tmp_path: Path, cli: Cli) -> None:
+    models = [tiny_models.artifact(tmp_path / name, ("a", "b"), seed=seed) for seed, name in enumerate("xy")]
+    data = tmp_path / "rare.csv"
+    data.write_text("text,label\n" + "".join(f"text number {row},{'b' if row == 7 else 'a'}\n" for row in range(19)))
+    done = cli("compare", *models, "--dataset", data, "--metric", "roc_auc", "--json")
+    assert done.returncode == 0, done.stderr
+    (one,) = json.loads(done.stdout)["differences"]
+    assert -1 <= one["low"] <= one["value"] <= one["high"] <= 1 and "nan" not in one["verdict"]
+
+
+def test_models_of_unlike_labels_are_compared_by_what_both_have(tmp_path: Path) -> None:
+    models = [tiny_models.artifact(tmp_path / str(len(names)), names) for names in (("b", "a"), ("a", "b", "c"))]
+    data = tmp_path / "two.csv"
+    data.write_text("text,label\n" + "".join(f"text number {row},{'ab'[row % 2]}\n" for row in range(40)))
+    found = textclf.compare(models, dataset=data)
+    assert {one.name for one in found.models} == {"2", "3"} and found.metric == "accuracy"
+    for pair in (models, models[::-1]):
+        with pytest.raises(UsageError, match="--metric roc_auc"):
+            textclf.compare(pair, dataset=data, metric="roc_auc")
 
 
 def test_other_rows_are_an_error(models: Path, tiny_base: Path, tiny_csv: Path, no_graph: None) -> None:
     other = textclf.finetune(tiny_base, tiny_csv, **{**FAST, "epochs": 1})
     with pytest.raises(DataError, match="has other rows or labels"):
         textclf.compare([models / "poor", other])
+
+
+def test_questions_of_unlike_forms_are_not_compared(models: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(models / "good-0" / "model", tmp_path / "binary")
+    (other / "MANIFEST.json").unlink()
+    facts = json.loads((other / "textclf.json").read_text())
+    (other / "textclf.json").write_text(json.dumps({**facts, "form": "binary"}))
+    with pytest.raises(UsageError, match="binary is of form binary, poor of form text") as caught:
+        textclf.compare([models / "poor", other], dataset=models / "tickets.csv")
+    assert "--dataset" not in (caught.value.hint or "")
+
+
+def test_columns_are_of_a_data_set_that_is_named(models: Path, cli: Callable[..., Any]) -> None:
+    for command in (["compare", models / "good-0", models / "poor"], ["eval", models / "poor"]):
+        done = cli(*command, "--label-column", "label")
+        assert done.returncode == 2 and "--label-column was given without --dataset" in done.stderr, done.stderr
+        assert cli(*command, "--label-column", "label", "--dataset", models / "tickets.csv").returncode == 0

@@ -63,6 +63,7 @@ def test_reviewed_rows_are_relabelled_or_left_out(data, tmp_path):
         (f"t.csv,2,x,other,{DROP}", "was audited with label 'other', and has '=sum' now"),
         ("t.csv,2,x,=sum,=smu", "no row of the data has the label '=smu'"),
         ("t.csv,two,x,=sum,=sum", "not the number of a row"),
+        ("t.csv,99999999999999999999,x,=sum,=sum", "not the number of a row"),
         ("t.csv,2,x,=sum,", "corrects nothing"),
     ],
 )
@@ -90,3 +91,30 @@ def test_several_labels_are_corrected_as_a_list(tmp_path):
     prepared = textclf.prepare(path, corrections=str(review(tmp_path, *lines)))
     found = labels_by_row(prepared)
     assert [set(found[row]) for row in (1, 2, 3)] == [{"a", "b"}, set(), {"b"}]
+
+
+def test_several_labels_are_recognised_in_any_order(tmp_path):
+    path = tmp_path / "m.jsonl"
+    with path.open("w") as file:
+        for index in range(40):
+            print(json.dumps({"text": f"text {index}", "labels": [["b", "a"], ["a"]][index % 2]}), file=file)
+    # The label set's order, in which audit writes them.
+    found = labels_by_row(textclf.prepare(path, corrections=str(review(tmp_path, 'm.jsonl,1,x,"[""a"", ""b""]",b'))))
+    assert found[1] == ("b",)
+    with pytest.raises(DataError, match="was audited with label"):
+        textclf.prepare(path, corrections=str(review(tmp_path, 'm.jsonl,1,x,"[""a""]",b')))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_that_are_gathered_are_recognised_under_their_new_name(tmp_path, several):
+    path = tmp_path / "m.jsonl"
+    names = ["rare" if index == 3 else "rarer" if index == 6 else "bc"[index % 2] for index in range(40)]
+    with path.open("w") as file:
+        for index, name in enumerate(names, 1):
+            print(json.dumps({"text": f"text {index}", "label": ["a", name] if several else name}), file=file)
+    settings = {"min_label_count": 5, "other_label": "other", "test_size": 0, "validation_size": 4}
+    gathered, frequent = ('"[""a"", ""other""]"', '"[""a"", ""c""]"') if several else ("other", "c")
+    path_of_review = str(review(tmp_path, f"m.jsonl,4,x,{gathered},b", f"m.jsonl,2,x,{frequent},other"))
+    found = labels_by_row(textclf.prepare(path, corrections=path_of_review, **settings))
+    expected = (("b",), ("other",), ("a", "other")) if several else ("b", "other", "other")
+    assert (found[4], found[2], found[7]) == expected

@@ -79,7 +79,7 @@ class TestSignals:
         data, whole = unbroken
         out = tmp_path / "run"
         evaluations = 0
-        validate = textclf.training.learning.split_probabilities
+        validate = textclf.training.learning.passing_logits
 
         def measure(bench: Any, split: str, *rest: Any) -> Any:
             nonlocal evaluations
@@ -95,7 +95,7 @@ class TestSignals:
                 os.kill(os.getpid(), number)
 
         with monkeypatch.context() as patch:
-            patch.setattr("textclf.training.learning.split_probabilities", measure)
+            patch.setattr("textclf.training.learning.passing_logits", measure)
             with pytest.raises(InterruptedRun) as caught:
                 textclf.finetune(tiny_base, data, out=out, on_event=watch, **FAST)
         assert caught.value.exit_code == 128 + number

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as reference
 
-from textclf.intervals import Answers, Statistics, intervals, weights
+from textclf.answers import Answers
+from textclf.intervals import Statistics, calibration_interval, intervals, weights
 from textclf.labels import LabelSet
 from textclf.metrics import label_ranking, measure
 
@@ -65,14 +66,38 @@ def test_label_ranking_is_scikit_learns(seed: int, labels: int) -> None:
         assert found[name].mean() == pytest.approx(function(made.targets, made.probs_NC)), name
 
 
-def test_each_label_is_drawn_as_often_as_it_occurs_and_rare_ones_together() -> None:
-    targets = np.repeat([0, 1, 2, 3], [50, 30, 2, 1])
-    label_set = LabelSet(("a", "b", "c", "d"))
-    made = Answers(targets=targets, probs_NC=np.eye(4, dtype=np.float32)[targets], label_set=label_set)
-    (weights_DN,) = weights(made, draws=200, seed=0)
-    counts_D4 = np.stack([weights_DN[:, targets == label].sum(axis=1) for label in range(4)], axis=1)
-    assert (counts_D4[:, :2] == [50, 30]).all() and (counts_D4.sum(axis=1) == 83).all()
-    assert {0.0, 1.0, 2.0} <= set(counts_D4[:, 3])
+def test_rows_are_drawn_without_regard_to_labels() -> None:
+    targets = np.repeat([0, 1], [80, 3])
+    label_set = LabelSet(("a", "b"))
+    made = Answers(targets=targets, probs_NC=np.eye(2, dtype=np.float32)[targets], label_set=label_set)
+    (weights_DN,) = weights(made, draws=2000, seed=0)
+    assert (weights_DN.sum(axis=1) == 83).all()
+    rare_D = weights_DN[:, targets == 1].sum(axis=1)
+    assert rare_D.mean() == pytest.approx(3, abs=0.2) and rare_D.std() == pytest.approx(np.sqrt(3), abs=0.2)
+
+
+@given(st.integers(0, 99), st.integers(1, 30), st.floats(0, 1))
+@settings(max_examples=30)
+def test_the_interval_of_the_calibration_error_holds_it_and_stays_in_range(seed: int, rows: int, size: float) -> None:
+    random = np.random.default_rng(seed)
+    gaps_B = random.normal(size=15) * size / 15
+    drawn_DB = gaps_B + random.normal(size=(200, 15)) / 15 / rows
+    low, high = calibration_interval(gaps_B, drawn_DB)
+    assert 0 <= low <= np.abs(gaps_B).sum() + 1e-12 and min(np.abs(gaps_B).sum(), 1) - 1e-12 <= high <= 1
+
+
+def test_a_calibrated_model_is_not_said_to_be_off() -> None:
+    """The error of 300 rows is 0.05 by chance alone."""
+    random, label_set, held = np.random.default_rng(0), LabelSet(("a", "b")), 0
+    for _ in range(40):
+        sure_N = random.uniform(0.5, 1, 300)
+        targets = (random.random(300) > sure_N).astype(np.int64)
+        probs_NC = np.stack([sure_N, 1 - sure_N], axis=1).astype(np.float32)
+        made = Answers(targets=targets, probs_NC=probs_NC, label_set=label_set)
+        metrics = measure(targets, probs_NC, label_set)
+        assert metrics.ece > 0.01
+        held += intervals(made, metrics, draws=200)["ece"].low < 0.005
+    assert held >= 36
 
 
 def test_rows_of_one_question_are_drawn_together() -> None:
@@ -108,11 +133,11 @@ def test_a_flawless_split_is_not_said_to_be_certain() -> None:
     assert found["accuracy"].low == pytest.approx(0.912, abs=1e-3) and found["accuracy"].high == 1
 
 
-def test_the_interval_of_a_mean_is_scipys() -> None:
+def test_the_interval_of_a_mean_near_its_end_is_scipys_accelerated_one() -> None:
     made = answered(5, labels=2, rows=400, multi=True)
     metrics = measure(made.targets, made.probs_NC, made.label_set)
     of_rows = label_ranking(made.targets, made.probs_NC)["lrap"]
-    theirs = stats.bootstrap((of_rows,), np.mean, n_resamples=20000, method="percentile", rng=0).confidence_interval
+    theirs = stats.bootstrap((of_rows,), np.mean, n_resamples=20000, method="BCa", rng=0).confidence_interval
     ours = intervals(made, metrics, draws=20000)["lrap"]
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-3)
 

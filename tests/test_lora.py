@@ -147,8 +147,8 @@ OF_THE_HUB = """
 import sys
 import textclf
 from peft import AutoPeftModelForSequenceClassification
-from textclf.training import finetuning
-finetuning.write_graph = lambda *rest: None
+from textclf.training import finishing
+finishing.write_graph = lambda *rest: None
 run = textclf.finetune("acme/tiny-bert", sys.argv[1], head="own", lora=4, epochs=1, probe=False)
 AutoPeftModelForSequenceClassification.from_pretrained(str(run.folder / "adapter"), num_labels=3)
 print((run.folder / "adapter" / "adapter_config.json").read_text())

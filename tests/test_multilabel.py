@@ -25,7 +25,8 @@ from torch.nn import functional as F
 import textclf
 import tiny_models
 from textclf.data import cleaning
-from textclf.data.preparation import Prepared, prepare
+from textclf.data.preparation import prepare
+from textclf.data.prepared import Prepared
 from textclf.data.rows import make_rows
 from textclf.errors import ConfigError, DataError, ModelError, UsageError
 from textclf.inference.prediction import load
@@ -402,8 +403,9 @@ def test_eval_json_is_as_documented(trained: Path, cli: Any) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert list(report) == [
-        "model", "dataset", "split", "metrics", "intervals", "per_label", "label_errors", "reliability", "coverage",
-        "abstention", "questions", "slices", "wrong", "mistakes",
+        "model", "dataset", "split", "metrics", "intervals", "baselines",
+        "per_label", "label_errors", "reliability", "coverage",
+        "abstention", "scope", "questions", "slices", "wrong", "mistakes",
         "truncated", "overflow", "seconds",
     ]  # fmt: skip
     assert list(report["metrics"]) == [

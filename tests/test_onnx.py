@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -30,6 +31,11 @@ from textclf.inference.quantization import quantize
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 TEXTS = ["", "x", "where is my card", *(text for text, _ in tiny_models.rows(90, seed=5)), "long " * 300, "我的卡 🙂"]
+
+OPENVINO = (
+    "bert", "distilbert", "roberta", "electra", "deberta-v2", "mpnet", "albert", "xlm-roberta", "modernbert", "gpt2",
+)  # fmt: skip
+"""Architectures whose graph OpenVINO is held to."""
 
 
 @pytest.fixture(scope="session")
@@ -60,13 +66,15 @@ def logits(place: Path, runtime: str) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
-def test_the_graph_gives_the_logits_of_torch(tmp_path: Path, architecture: str) -> None:
+def test_the_graph_gives_the_logits_of_torch(
+    tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch, unchecked: None
+) -> None:
     place = tiny_models.artifact(tmp_path / architecture, architecture=architecture)
     export(place)
     onnx_NC, torch_NC = logits(place, "onnx"), logits(place, "torch")
-    assert np.abs(onnx_NC - torch_NC).max() < 1e-4
+    spread = np.ptp(torch_NC, axis=0).max()  # of texts: a model that answers alike to all shows nothing
+    assert np.abs(onnx_NC - torch_NC).max() < min(1e-4, 1e-3 * spread)
     assert onnx_NC.argmax(1).tolist() == torch_NC.argmax(1).tolist()
-    assert np.ptp(torch_NC, axis=0).max() > 0.02, "a model that answers alike to all texts shows nothing"
     quantize(place, place)
     made = onnx.load(place / folder.GRAPH_INT8, load_external_data=False).graph
     assert [node.op_type for node in made.node].count("DynamicQuantizeMatMul") >= 8, "four products a layer at least"
@@ -76,6 +84,11 @@ def test_the_graph_gives_the_logits_of_torch(tmp_path: Path, architecture: str) 
     encoded = encode(TEXTS[:9], artifact.tokenizer(), max_length=artifact.max_length)
     int8_NC = onnx_runtime.OnnxRuntime(artifact, kind="int8").logits(encoded)
     assert np.abs(int8_NC - onnx_NC[:9]).max() < 0.2 * np.ptp(onnx_NC)
+    if architecture in OPENVINO and importlib.util.find_spec("openvino") is not None:
+        import openvino
+
+        monkeypatch.setattr(openvino.Core, "get_property", lambda *asked: ["FP32"])  # as on a CPU without bf16
+        assert np.abs(logits(place, "openvino") - onnx_NC).max() < min(1e-4, 1e-3 * spread)
 
 
 @pytest.mark.slow
@@ -83,13 +96,17 @@ def test_labels_of_a_real_model_are_those_of_torch(cli: Run, minilm: Path, share
     data = shared_data / "banking77"
     trained = cli(
         "finetune", "--model", minilm, "-d", data, "--max-rows", "400", "--epochs", "2", "--lr", "5e-4",
-        "--test-size", "0", "-o", tmp_path / "run",
+        "--no-baselines", "--test-size", "0", "-o", tmp_path / "run",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     answers = [
         cli("predict", tmp_path / "run", data / "test.csv", "--runtime", name, "--format", "jsonl").stdout.splitlines()
         for name in ("onnx", "torch")
     ]
+    if importlib.util.find_spec("openvino") is not None:
+        there = cli("predict", tmp_path / "run", data / "test.csv", "--runtime", "openvino").stdout.splitlines()
+        same = [line.split("\t")[0] == json.loads(ours)["label"] for line, ours in zip(there, answers[0], strict=True)]
+        assert np.mean(same) >= 0.999
     pairs = [(json.loads(ours), json.loads(theirs)) for ours, theirs in zip(*answers, strict=True)]
     assert len(pairs) == 3080
     assert len({ours["label"] for ours, _ in pairs}) > 30
@@ -140,7 +157,7 @@ def test_what_cannot_be_combined_is_a_usage_error(exported: Path) -> None:
     with pytest.raises(UsageError, match="on the CPU, not on cuda"):
         load(exported, runtime="onnx", device="cuda")
     with pytest.raises(UsageError, match="not known"):
-        load(exported, runtime="openvino")
+        load(exported, runtime="tensorrt")
 
 
 def test_a_model_that_is_too_large_gets_no_graph(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,12 +197,17 @@ def test_eval_and_predict_agree_about_the_runtime(exported: Path, labelled: Path
     assert by_onnx == by_torch
 
 
-def test_int8_is_measured_kept_and_used(copy: Path, labelled: Path, cli: Run) -> None:
-    done = cli("export", copy, "--int8", "--dataset", labelled, "--split", "train", "--json", "--force")
+def test_int8_is_measured_kept_and_used(copy: Path, labelled: Path, cli: Run, unchecked: None) -> None:
+    bare = labelled.with_name("no header.csv")
+    bare.write_text("".join(labelled.read_text().splitlines(keepends=True)[1:]))
+    named = ("--columns", "words,kind", "--text-column", "words", "--label-column", "kind")
+    done = cli("export", copy, "--int8", "--dataset", bare, *named, "--split", "train", "--json", "--force")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["written"] == ["int8"]
     facts = document["graphs"]["int8"]
+    other = cli("export", copy, "--int8", "--dataset", copy / "nowhere.csv")
+    assert other.returncode != 0 and "nowhere.csv" in other.stderr, "not answered by what was measured before"
     assert facts["rows"] == 60 and 0 <= facts["agreement"] <= 1
     assert set(facts["accuracy"]) == set(facts["macro_f1"]) == {"fp32", "int8"}
     rounded = np.abs(logits(copy, "int8") - logits(copy, "torch"))
@@ -198,7 +220,7 @@ def test_int8_is_measured_kept_and_used(copy: Path, labelled: Path, cli: Run) ->
 
 
 def test_int8_that_changes_many_labels_is_refused_unless_forced(
-    copy: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None
 ) -> None:
     monkeypatch.setattr("textclf.inference.quantization._LARGEST", 1)  # two bits: nearly nothing is left
     before = sorted(copy.rglob("*"))
@@ -229,6 +251,7 @@ def test_a_fresh_run_answers_without_torch(cli: Run, tiny_base: Path, tiny_csv: 
 def loaded_by(*arguments: str | Path, input: str) -> set[str]:
     """Which heavy packages `textclf predict` loads in a fresh process."""
     heavy = {"torch", "transformers", "datasets", "sklearn", "scipy", "pandas", "pyarrow", "huggingface_hub", "onnx"}
+    heavy |= {"textclf.metrics", "textclf.artifact.card", "textclf.artifact.publishing"}
     program = (
         "import sys\nfrom textclf.cli.app import main\n"
         f"sys.argv = ['textclf', 'predict', *{[str(one) for one in arguments]!r}]\n"
@@ -244,9 +267,11 @@ def loaded_by(*arguments: str | Path, input: str) -> set[str]:
     [
         ("config.json", {"id2label": {"0": "a", "1": "b"}}, "has 2 labels"),
         ("config.json", {"pad_token_id": "x"}, "the padding token 'x'"),
-        ("textclf.json", {"max_length": "64"}, "max_length '64' is not a whole number"),
-        ("textclf.json", {"max_length": 0}, "max_length 0 is not a whole number"),
-        ("textclf.json", {"columns": ["text"]}, "columns are not names"),
+        ("textclf.json", {"max_length": "64"}, "max_length is '64', not a whole number"),
+        ("textclf.json", {"max_length": 0}, "max_length is 0, not a whole number"),
+        ("textclf.json", {"columns": ["text"]}, "columns is .'text'., not texts by name"),
+        ("textclf.json", {"baselines": 5}, "baselines is 5, not a list"),
+        ("textclf.json", {"confusions": [1]}, "confusions is .1., not a list of objects"),
         ("textclf.json", {"form": "binary"}, "no label 'correct'"),
         ("textclf.json", {"form": "multiclass"}, "no label 'A'"),
     ],

@@ -109,7 +109,7 @@ def test_what_was_trained_is_what_answers(cli: Run, tiny_base: Path, tmp_path: P
     answers = textclf.load(out, device="cpu").predict(texts)
     assert report["metrics"]["accuracy"] == pytest.approx(np.mean(answers == np.array([label for _, label in rows])))
     told = cli("predict", out, data, "--verbose").stderr
-    assert ("middle was not seen" in told) == (overflow == "head-tail")
+    assert ("lost their middle" in told) == (overflow == "head-tail")
 
 
 def test_windows_of_a_text_count_once_in_training(tiny_base: Path, tmp_path: Path) -> None:

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import textclf
 import tiny_models
-from textclf.artifact import hub
+from hub_stand_in import WRITE_TOKEN, HubStandIn
+from resuming import same_weights, stop_and_resume
+from textclf.artifact import publishing
 from textclf.config import ModelConfig
 from textclf.errors import ConfigError, ModelError, RefusedError, TextclfError, UsageError
 from textclf.labels import LabelSet
@@ -96,7 +99,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Any:
     return run, head, notices(seen), place / "home"
 
 
-def test_a_head_of_ones_own_is_trained_and_answers(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_of_ones_own_is_trained_and_answers(made: Any, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> None:
     run, head, said, home = made
     monkeypatch.setenv("TEXTCLF_HOME", str(home))
     assert "no linear probe" in said and "trust_remote_code" in said and "ONNX" not in said, said
@@ -155,7 +158,7 @@ def test_leave_is_for_the_very_code_that_was_trained(
     textclf.load(folder, runtime="torch").predict(TEXTS)
     assert not marker.exists()
     with pytest.raises(ModelError, match=r"own_head\.py is not"):
-        hub.push(folder, "alice/model", dry_run=True)
+        publishing.push(folder, "alice/model", dry_run=True)
     other = write(tmp_path, LEARNT + "\n# changed\n")
     with pytest.raises(ModelError, match="is not the code"):
         textclf.load(folder, runtime="torch", head=f"{other}:Weighted")
@@ -217,10 +220,13 @@ def test_learning_goes_on_or_another_head_takes_its_place(
     seen: list[Event] = []
     slow = {**FAST, "learning_rate": 1e-9, "head_learning_rate": 1e-9, "on_event": seen.append}
     again = textclf.finetune(base, tiny_csv, head=f"{head}:Weighted", **slow)
-    assert "learning goes on from it" in notices(seen)
+    assert "learning goes on from it" in notices(seen) and "scores stay as they are" not in notices(seen)
     probs = textclf.load(again, runtime="torch").predict_proba(TEXTS)
     monkeypatch.setenv("TEXTCLF_HOME", str(trained_home))
-    assert np.allclose(probs, textclf.load(run, runtime="torch").predict_proba(TEXTS), atol=1e-3)
+    before = np.log(textclf.load(run, runtime="torch").predict_proba(TEXTS))
+    temperature = json.loads((again.model_folder / "textclf.json").read_text())["calibration"]["temperature"]
+    assert temperature != 1  # as other heads, it is calibrated anew
+    assert np.allclose(probs, LabelSet(tuple("abc")).probabilities(before / temperature), atol=1e-3)
 
 
 @pytest.mark.usefixtures("no_graph")
@@ -236,6 +242,43 @@ def test_a_head_of_one_layer_starts_from_a_probe(tiny_base: Path, tiny_csv: Path
     layers = write(tmp_path, LEARNT, "layers.py")
     with pytest.raises(UsageError, match="no linear probe can start"):
         textclf.finetune(tiny_base, tiny_csv, head=f"{layers}:Weighted", epochs=0)
+
+
+@pytest.mark.parametrize("lora", [None, 4])
+@pytest.mark.usefixtures("no_graph")
+def test_a_stopped_run_goes_on_bit_for_bit(lora: int | None, tmp_path: Path, tiny_base: Path, tiny_csv: Path) -> None:
+    if lora:
+        pytest.importorskip("peft")
+    head = write(tmp_path, LEARNT)
+    settings = {**FAST, "head": f"{head}:Weighted", "lora": lora, "eval_every": 2}
+    unbroken = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "unbroken", **settings)
+    _, resumed = stop_and_resume(tiny_base, tiny_csv, tmp_path / "stopped", stop_at=3, **settings)
+    assert same_weights(unbroken, resumed)
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_base, resumed.model_folder))
+    frozen = [name for name, old in before.items() if torch.equal(old, after.get(f"backbone.{name}", old - 1))]
+    assert bool(frozen) == bool(lora) and not any("lora" in name for name in after)
+    probs = textclf.load(resumed, runtime="torch").predict_proba(TEXTS)
+    assert np.allclose(probs, textclf.load(unbroken, runtime="torch").predict_proba(TEXTS), atol=1e-6)
+
+
+def test_a_pushed_model_answers_elsewhere_without_its_code(made: Any, cli: Callable[..., Any], tmp_path: Path) -> None:
+    run, head, _, trained_home = made
+    elsewhere = {"TEXTCLF_HOME": str(tmp_path / "elsewhere")}
+    with HubStandIn() as stand_in:
+        alice = {**stand_in.environment(tmp_path, token=WRITE_TOKEN), "TEXTCLF_HOME": str(trained_home)}
+        pushed = cli("push", run.folder, "alice/weighted", env=alice)
+        assert pushed.returncode == 0, pushed.stderr
+        files = stand_in.model("alice/weighted").files
+        assert files["own_head.py"] == head.read_bytes() and b"--head own_head.py:Weighted" in files["README.md"]
+        bob = {**stand_in.environment(tmp_path / "bob", token=WRITE_TOKEN), **elsewhere}
+        answer = cli("predict", "alice/weighted", "--json", input="where is my card\n", env=bob)
+        assert answer.returncode == 0, answer.stderr
+        refused = cli("predict", "alice/weighted", "--runtime", "torch", input="where is my card\n", env=bob)
+        assert refused.returncode == 8 and "own_head.py" in refused.stderr, refused.stderr
+        leave = ("--runtime", "torch", "--head", f"{head}:Weighted", "--json")
+        trusted = cli("predict", "alice/weighted", *leave, input="where is my card\n", env=bob)
+        assert trusted.returncode == 0, trusted.stderr
+    assert json.loads(answer.stdout)["predictions"][0]["label"] == json.loads(trusted.stdout)["predictions"][0]["label"]
 
 
 def _head(body: str, init: str = "self.out = nn.Linear(hidden_size, num_labels)") -> str:
@@ -268,6 +311,8 @@ def _head(body: str, init: str = "self.out = nn.Linear(hidden_size, num_labels)"
         (_head("return hidden[:, 0, :3] * 1.0"), "no parameter had a part", ModelError),
         (_head("return self.out(hidden[:, 0] @ mask)"), "in line 10", ModelError),
         (_head("return self.out(hidden[:, 0])", "raise KeyError('x')"), "built in line 7: KeyError", ModelError),
+        (_head("return self.out(hidden[:, 0])", "raise SystemExit(0)"), "built in line 7: SystemExit", ModelError),
+        (_head("raise SystemExit(0)"), "fails in line 10", ModelError),
         (_head("return self.n(self.out(hidden[:, 0]))", "self.out = nn.Linear(hidden_size, num_labels); "
          "self.n = nn.BatchNorm1d(num_labels)"), "fails in line 10", ModelError),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from textclf.data.batching import ROW_TOKENS, collate, pack, packed_batches
 from textclf.data.encoding import Encoded
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
+from textclf.model.features import features
 from textclf.model.norms import norms_in_autocast
+from textclf.model.scoring import LONGEST_PACKED, score
 from textclf.model.tokenizer import load_tokenizer
 
 CANNOT_PACK = {"deberta-v2", "mpnet"}
@@ -96,6 +100,44 @@ def test_packed_padded_and_one_by_one_give_the_same_logits_and_gradients(archite
         assert gradients[way].keys() == gradients["one by one"].keys()
         for name, gradient in gradients["one by one"].items():
             assert torch.allclose(gradients[way][name], gradient, atol=2e-4, rtol=1e-3), (way, name)
+
+
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_scores_and_features_are_the_same_packed_and_padded(architecture: str, tmp_path: Path) -> None:
+    classifier = classifier_of(architecture, tmp_path).eval()
+    lengths = np.random.default_rng(0).integers(1, 90, 70)
+    if classifier.positions > LONGEST_PACKED:
+        lengths[[3, 50]] = LONGEST_PACKED + np.array([1, 40])
+    encoded = encoded_of(lengths)
+    padded_NC = score(classifier, encoded)
+    assert classifier.try_packing(max_length=300) == (architecture not in CANNOT_PACK)
+    told: list[int] = []
+    assert np.allclose(score(classifier, encoded, on_progress=told.append), padded_NC, atol=2e-5)
+    assert told == sorted(told) and told[-1] == 70
+    found = {}
+    for way in ("packed", "padded"):
+        with pytest.MonkeyPatch.context() as patch:
+            if way == "padded":
+                patch.setattr(classifier, "try_packing", lambda max_length: False)
+                classifier.only_pad()
+            found[way] = features(classifier, encoded, pooling="mean", autocast=nullcontext)
+    for one, other in zip(found["packed"], found["padded"], strict=True):
+        assert one is not None and other is not None and one.shape[0] == 70
+        assert np.allclose(one, other, atol=1e-4 * np.abs(other).max())
+    assert not classifier.packs, "left as it was"
+
+
+def test_several_threads_may_score_at_a_time(tmp_path: Path) -> None:
+    classifier = classifier_of("modernbert", tmp_path).eval()
+    assert classifier.try_packing(max_length=300)
+    # Long ones are padded, also while another thread packs.
+    texts = [encoded_of(np.random.default_rng(seed).integers(1, 60, 40)) for seed in range(6)]
+    texts += [encoded_of(np.array([LONGEST_PACKED + 1, 7])), encoded_of(np.array([3, LONGEST_PACKED + 88, 90]))]
+    expected = [score(classifier, one) for one in texts]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda one: score(classifier, one), texts * 3))
+    for one, other in zip(found, expected * 3, strict=True):
+        assert np.allclose(one, other, atol=1e-6)
 
 
 def test_a_model_that_answers_otherwise_when_packed_is_padded(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import tiny_models
 from textclf.data.batching import collate, pack
 from textclf.data.encoded_files import encode_kept
 from textclf.data.encoding import encode
-from textclf.data.preparation import prepare, read_labelled
+from textclf.data.labelled import read_labelled
+from textclf.data.preparation import prepare
 from textclf.data.rows import make_rows
 from textclf.errors import DataError, UsageError
 from textclf.labels import LabelSet

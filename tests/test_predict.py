@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,13 @@ def test_below_the_threshold_the_label_is_missing_and_the_score_stays() -> None:
     assert written(two, "tsv", threshold=0.5) == "b\t0.5\tx\n\t0.49\ty\n"
     assert [json.loads(line)["label"] for line in written(two, "jsonl", threshold=0.5).splitlines()] == ["b", None]
     assert "-" in written(two, "table", threshold=0.5).split("\n")[2]
+
+
+def test_top_k_of_several_labels_gives_scores_whatever_the_threshold() -> None:
+    best = [prediction("x", ("b", 0.9), ("a", 0.1))]
+    layout = {"pairs": 2, "several": True, "threshold": 0.5}
+    assert written(best, "tsv", **layout) == "b\t0.9\ta\t0.1\tx\n"
+    assert written(best, "table", **layout).split("\n")[2].startswith("a")
 
 
 def test_no_texts_are_still_a_whole_document() -> None:
@@ -295,3 +303,14 @@ def test_explained_answers_are_json_or_shaded_and_never_tsv(cli: Run, tiny_artif
     for arguments in (["--format", "tsv"], ["--output", "x.csv"]):
         failed = cli("predict", tiny_artifact, "--explain", *arguments, input="a\n")
         assert failed.returncode == 2 and "--explain does not fit" in failed.stderr
+
+
+def test_a_link_to_nothing_in_the_model_folder_is_no_bug(tiny_artifact: Path, tmp_path: Path, cli: Run) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_artifact, model)
+    (model / ".#README.md").symlink_to("user@host.1234:5678")  # Emacs, while the card is open in it
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\ntwo\n")
+    done = cli("predict", model, texts, "--output", tmp_path / "out.tsv")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.tsv").read_text().count("\n") == 2

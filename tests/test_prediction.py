@@ -299,6 +299,7 @@ def test_input_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (tmp_path, "folder"),
         (write(tmp_path / "a.xlsx", b"PK"), "unknown kind"),
         (write(tmp_path / "wide.txt", "text\n".encode("utf-16")), "UTF-16"),
+        (write(tmp_path / "w.txt.zst", pa.compress("text\n".encode("utf-16"), codec="zstd", asbytes=True)), "UTF-16"),
         (write(tmp_path / "cut.txt.gz", gzip.compress(b"some text\n" * 100)[:-9]), "gzip"),
         (write(tmp_path / "broken.jsonl", b'{"text": "a"}\n{"text": \n'), "line 2"),
         (write(tmp_path / "two.csv", b"x,y\n1,2\n"), "--text-column"),

@@ -19,8 +19,10 @@ from textclf import pretrained
 from textclf.artifact import card, folder
 from textclf.artifact.hub import fetch, fetch_tokenizer
 from textclf.config import ModelConfig
+from textclf.errors import ModelError
 from textclf.labels import LabelSet
 from textclf.model.backbone import pretrained_pooling
+from textclf.training.finetuning import resolve
 
 ROOT = Path(__file__).parents[1]
 Cli = Callable[..., CompletedProcess[str]]
@@ -64,6 +66,9 @@ def test_its_name_is_taken_before_a_folder_of_that_name(
     assert fetch(pretrained.NAME).folder == fetch_tokenizer(pretrained.NAME) == mini
     assert fetch(pretrained.NAME).revision == pretrained.REVISION
     assert ModelConfig().name == pretrained.NAME
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        fetch(Path(pretrained.NAME))
+    assert resolve(Path(pretrained.NAME), "x.csv").model.name == str(tmp_path / pretrained.NAME)
 
 
 def test_it_is_no_finished_classifier(cli: Cli) -> None:
@@ -74,10 +79,14 @@ def test_it_is_no_finished_classifier(cli: Cli) -> None:
 
 def test_quickstart_needs_nothing_else_and_shows_the_way_to_a_larger_model(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "my run"
-    done = cli("finetune", "--preset", "quickstart", "--fast", "--test-size", "0.3", "--out", out)
+    same = ["--preset", "quickstart", "--test-size", "0.3", "--drop-leaks", "train"]
+    done = cli("finetune", *same, "--fast", "--out", out)
     assert done.returncode == 0, done.stderr
     larger = shlex.split(done.stderr.strip().splitlines()[-1])
-    assert larger == ["textclf", "finetune", "--model", pretrained.BASE, "--preset", "quickstart", "--test-size", "0.3"]
+    assert larger == ["textclf", "finetune", "--model", pretrained.BASE, *same]
+    assert any(
+        shlex.split(line) == ["textclf", "eval", str(out)] for line in done.stderr.splitlines() if "eval" in line
+    )
     said = next(line for line in done.stderr.splitlines() if "a larger model" in line)
     assert all(f"{name} {added:+.1f}" in said for name, added in pretrained.GAINS.items())
     answer = cli("predict", out, input="where is my parcel?\n")

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from hub_stand_in import OTHER_TOKEN, READ_TOKEN, WRITE_TOKEN, HubStandIn
-from textclf.artifact import hub as hub_room
-from textclf.artifact import runs, screening
+from textclf.artifact import publishing, runs, screening
 from textclf.errors import RefusedError, UsageError
 
 Push = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -67,6 +66,25 @@ def test_push_publishes_a_private_model_in_one_commit(push: Push, hub: HubStandI
     assert digests(tiny_artifact) == before, "the model on disk stays as it is"
     assert len(hub.matching("whoami")) == 1, "the Hub limits that question strictly"
     assert {request.token for request in hub.requests if request.origin == "lfs"} == {None}
+
+
+def test_plots_are_pushed_with_the_card_and_taken_away_with_it(
+    push: Push, hub: HubStandIn, tiny_artifact: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_artifact, tmp_path / "model")
+    (model / "plots").mkdir()
+    for name in ("confusions.svg", "reliability.svg", "my own.svg", "notes.txt"):
+        (model / "plots" / name).write_text("<svg/>")
+    assert push(model, "alice/tickets").returncode == 0
+    files = hub.model("alice/tickets").files
+    plots = {"plots/confusions.svg", "plots/reliability.svg", "plots/my own.svg"}
+    assert {name for name in files if name.startswith("plots/")} == plots
+    card = files["README.md"].decode()
+    assert "](plots/confusions.svg)" in card and "](plots/reliability.svg)" in card and "coverage.svg" not in card
+    (model / "plots" / "confusions.svg").unlink()
+    assert push(model, "alice/tickets").returncode == 0
+    files = hub.model("alice/tickets").files
+    assert "plots/confusions.svg" not in files and "](plots/confusions.svg)" not in files["README.md"].decode()
 
 
 def test_a_pushed_model_comes_back_as_it_was(
@@ -146,12 +164,12 @@ def test_an_existing_repository_keeps_its_visibility(push: Push, hub: HubStandIn
 
 REFUSALS = """
 import json, os, sys
-from textclf.artifact import hub
+from textclf.artifact import publishing
 from textclf.errors import HubError
 for repo_id, token in json.loads(sys.argv[2]):
     os.environ["HF_TOKEN"] = token
     try:
-        hub.push(sys.argv[1], repo_id)
+        publishing.push(sys.argv[1], repo_id)
     except HubError as err:
         print(json.dumps(str(err)))
 """
@@ -190,7 +208,7 @@ def test_refusals_say_what_to_do(push: Push, hub: HubStandIn, tiny_artifact: Pat
 )
 def test_a_malformed_repository_name_is_a_usage_error(name: str, tiny_artifact: Path) -> None:
     with pytest.raises(UsageError, match=r"OWNER/NAME|missing"):
-        hub_room.push(tiny_artifact, name)
+        publishing.push(tiny_artifact, name)
 
 
 def test_push_outlasts_a_busy_hub(push: Push, hub: HubStandIn, tiny_artifact: Path) -> None:

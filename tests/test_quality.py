@@ -144,6 +144,9 @@ def test_dropping_leaks_must_leave_something(tmp_path):
     write(tmp_path / "d/validation.csv", labelled(sentences(10, seed=7)))
     with pytest.raises(DataError, match="leaves no row in test"):
         textclf.prepare(tmp_path / "d", drop_leaks="test")
+    with pytest.raises(DataError, match="leaves no row in train"):
+        textclf.prepare(tmp_path / "d", drop_leaks="train")
+    write(tmp_path / "d/test.csv", [(text, label) for text, label in data if label == "a"])
     with pytest.raises(DataError, match="leaves no row of label 'a' in train"):
         textclf.prepare(tmp_path / "d", drop_leaks="train")
 

@@ -21,11 +21,12 @@ import textclf
 from textclf.config import DataConfig
 from textclf.data.choices import CORRECT, LETTERS, choice_scores
 from textclf.data.forms import questions_of
-from textclf.data.preparation import prepare, read_labelled
+from textclf.data.labelled import read_labelled
+from textclf.data.preparation import prepare
 from textclf.errors import ConfigError, DataError, UsageError
 from textclf.evaluation.questions import report_questions
 from textclf.labels import LabelSet
-from textclf.metrics import wilson
+from textclf.proportions import wilson
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -158,6 +159,14 @@ def test_settings_of_other_labels_do_not_go_with_questions(tmp_path: Path, setti
     if "other_label" not in setting:
         with pytest.raises(UsageError, match=f"{flag} does not go with form binary"):
             read_labelled(tmp_path / "q.jsonl", form="binary", **setting)
+
+
+@pytest.mark.parametrize("form", ["binary", "multiclass"])
+def test_train_does_not_go_whole_with_its_leaks(tmp_path: Path, form: str) -> None:
+    for split in ("train", "validation", "test"):
+        _jsonl(tmp_path / f"{split}.jsonl", _many(20))
+    with pytest.raises(DataError, match="drop-leaks train leaves no row"):
+        textclf.prepare(tmp_path, form=form, drop_leaks="train")
 
 
 def test_only_choices_are_shuffled(tmp_path: Path) -> None:
@@ -306,6 +315,9 @@ def test_questions_from_rows_to_answers(
     assert answered["low"] < answered["accuracy"] + 1e-9 < answered["high"] + 2e-9
     assert set(document["questions"]["subjects"]) == {"a", "b"}
     assert document["metrics"]["rows"] > answered["questions"] or form == "multiclass"
+    page = textclf.report(out, format="md").path.read_text(encoding="utf-8")
+    assert f"\n{answered['right']} of {answered['questions']} questions were answered rightly" in page
+    assert f"<dt>accuracy of questions</dt><dd>{answered['accuracy']:.4f}" in textclf.report(out).path.read_text()
     shown = cli("eval", out)
     assert "question accuracy" in shown.stdout and "chance" in shown.stdout
 

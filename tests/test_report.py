@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +23,11 @@ import pytest
 import textclf
 import tiny_models
 from textclf import atomic
-from textclf.artifact import runs
-from textclf.artifact.card import METRICS
+from textclf.artifact import charts, runs
+from textclf.artifact.figures import BASELINES, METRICS
 from textclf.artifact.runs import Run
-from textclf.errors import DataError, ModelError, UsageError
-from textclf.evaluation import charts, slices
+from textclf.errors import DataError, MissingExtraError, ModelError, UsageError
+from textclf.evaluation import slices
 from textclf.evaluation.evaluation import EvalReport
 from textclf.labels import LabelSet
 from textclf.metrics import Confusion, wrong_rows
@@ -142,6 +146,13 @@ def test_an_unknown_column_is_named_with_the_nearest(made: tuple[Run, Path]) -> 
         textclf.evaluate(made[0], slice_by=("chanel",), device="cpu")
 
 
+def test_no_number_is_no_value_of_a_column_of_numbers() -> None:
+    targets, probs = np.zeros(60, dtype=np.int64), np.tile(np.float32([0.9, 0.1]), (60, 1))
+    prices = [float("nan") if row % 3 == 0 else row * 0.5 for row in range(60)]
+    found = slices.slice_by_column(prices, targets, probs, LabelSet(("a", "b")))
+    assert len(found) == slices.BANDS + 1 and (found[-1].name, found[-1].rows) == ("(none)", 20)
+
+
 def test_values_of_a_column_beyond_the_most_frequent_share_a_slice() -> None:
     names = LabelSet(("a", "b"))
     targets = np.arange(60) % 2
@@ -152,6 +163,8 @@ def test_values_of_a_column_beyond_the_most_frequent_share_a_slice() -> None:
         "(10 other values)",
     ]
     assert {one.accuracy for one in found} == {1.0} and sum(one.rows for one in found) == 60
+    found = slices.slice_by_column(["(none)", None, "(x)"] * 20, targets, probs, names)
+    assert [one.name for one in found] == ["'(none)'", "(x)", "(none)"], "a value is told from none"
 
 
 def test_a_multi_label_mistake_is_as_sure_as_its_worst_wrong_label() -> None:
@@ -176,15 +189,41 @@ def test_every_figure_is_the_same_in_page_markdown_card_json_and_terminal(
         value = document["metrics"].get(name)
         if value is None:
             continue
-        assert run.metrics["test"][name] == pytest.approx(value, abs=1e-6)
+        kept = run.metrics["test"][name]  # training computed it, in other batches
+        assert kept == pytest.approx(value, abs=5e-5)
         assert (words, f"{value:.4f}") in rows
-        assert f"| {words} | {value:.4f} |" in markdown and f"| {words} | {value:.4f} " in card
+        assert f"| {words} | {value:.4f} |" in markdown and f"| {words} | {kept:.4f} " in card
         assert f"{value:.4f}" in shown
         if name in document["intervals"]:
             low, high = (document["intervals"][name][end] for end in ("low", "high"))
             assert f"<td>{value:.4f}</td><td>{low:.3f} to {high:.3f}</td>" in page
             assert f"| {words} | {value:.4f} | {low:.3f} to {high:.3f} |" in markdown
-    for one in document["reliability"]:
+    beside = document["baselines"]
+    assert [one["name"] for one in beside] == ["majority", "tfidf", "probe"]
+    seconds = run.document["seconds"]
+    model = {"name": "this model", "metrics": {"test": document["metrics"]}, "rows": 120, "seconds": seconds}
+    for one in (*beside, model):
+        title = BASELINES.get(one["name"], f"<strong>{one['name']}</strong>")
+        plain = re.sub("<.*?>", "", title)
+        figures = [f"{one['metrics']['test'][name]:.4f}" for name in ("accuracy", "macro_f1")]
+        cells = re.findall("<td>([^<]*)</td>", page.partition(f'<th scope="row">{title}</th>')[2].partition("</tr>")[0])
+        assert cells[:2] == figures and cells[-2:] == [f"{one['rows']}", f"{one['seconds']:.1f}"]
+        assert re.search(rf"\| {re.escape(plain)} \| {' . '.join(figures)} \|.* {one['seconds']:.1f} \|", markdown)
+        assert f"| {plain} | {' | '.join(figures)} |" in card
+        (line,) = [line for line in shown.splitlines() if line.strip().startswith(plain)]
+        assert all(figure in line for figure in figures)
+    assert beside == [{**one, "metrics": {"test": one["metrics"]["test"]}} for one in run.document["baselines"]]
+    plots = {path.name: path.read_text(encoding="utf-8") for path in (run.model_folder / "plots").iterdir()}
+    assert set(plots) == {"confusions.svg", "reliability.svg", "coverage.svg"}
+    for name, text in plots.items():
+        assert f"](plots/{name})" in card
+        # Beside the card and on the page: the same cells, and curves but for what weights lose when they are written.
+        assert all(f"<title>{cell}</title>" in page for cell in re.findall("<title>(.* of .*?)</title>", text)), name
+        assert all(any(_near(one, other) for other in _curves(page)) for one in _curves(text)), name
+    for one, dot in zip(
+        document["reliability"], re.findall(r"measured, mean score (\S+): ([\d.]+)", page), strict=True
+    ):
+        assert (float(dot[0]), dot[1]) == (pytest.approx(one["confidence"], rel=1e-5), f"{one['accuracy']:.4f}")
         span = f"{one['low']:.2f} to {one['high']:.2f}"
         assert (span, f"{one['rows']}") in rows and f"| {span} | {one['rows']} | {one['confidence']:.4f} |" in markdown
     for one in document["per_label"]:
@@ -195,6 +234,14 @@ def test_every_figure_is_the_same_in_page_markdown_card_json_and_terminal(
     largest = document["confusions"][0]
     for text in (markdown, card):
         assert f"| {largest['target']} | {largest['predicted']} | {largest['count']} |" in text
+
+
+def _curves(page: str) -> list[list[float]]:
+    return [[float(one) for one in re.split("[ ,]", points)] for points in re.findall('points="(.+?)"', page)]
+
+
+def _near(one: list[float], other: list[float]) -> bool:
+    return len(one) == len(other) and bool(np.allclose(one, other, atol=0.2))
 
 
 def test_the_page_shows_how_right_the_surest_answers_are(evaluated: EvalReport, page: str) -> None:
@@ -311,6 +358,78 @@ def test_no_payload_runs_in_a_browser_and_the_tables_can_be_sorted(nasty: Run, t
     assert "CONSOLE" not in done.stderr
 
 
+@pytest.fixture
+def typeset(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What was given to Typst to be set, of each page; it is set too."""
+    typst = pytest.importorskip("typst", reason="the extra `report` is not installed")
+    given: list[dict[str, Any]] = []
+    compiled = typst.compile
+
+    def remember(*arguments: Any, sys_inputs: dict[str, str], **settings: Any) -> bytes:
+        given.append(json.loads(sys_inputs["report"]))
+        return bytes(compiled(*arguments, sys_inputs=sys_inputs, **settings))
+
+    monkeypatch.setattr(typst, "compile", remember)
+    return given
+
+
+def test_pdf_and_png_hold_the_same_figures_and_plots_and_no_text_of_the_data(
+    made: tuple[Run, Path], evaluated: EvalReport, typeset: list[dict[str, Any]], page: str, tmp_path: Path
+) -> None:
+    written = [textclf.report(made[0], output=tmp_path / f"page.{format}") for format in ("pdf", "png")]
+    assert [one.format for one in written] == ["pdf", "png"]
+    assert written[0].path.read_bytes().startswith(b"%PDF-")
+    width, height = struct.unpack(">II", written[1].path.read_bytes()[16:24])
+    assert width == 1191 and height > 3000, "one picture, as wide as the sheet, 144 pixels an inch"
+    again = textclf.report(made[0], output=tmp_path / "again.pdf")
+    assert again.path.read_bytes() == written[0].path.read_bytes()
+    for one in typeset:
+        assert not any(mistake.text in json.dumps(one, ensure_ascii=False) for mistake in evaluated.mistakes)
+        tables = [block["table"] for block in one["blocks"] if "table" in block]
+        cells = {tuple(cell for cell in row if isinstance(cell, str)) for table in tables for row in table["rows"]}
+        for name, (words, _) in METRICS.items():
+            value = evaluated.metrics.as_dict().get(name)
+            if value is not None:
+                interval = evaluated.intervals[name]
+                shown = (words, f"{value:.4f}", f"{interval.low:.3f} to {interval.high:.3f}")
+                assert any(row[:3] == shown for row in cells), name
+        for baseline in evaluated.baselines:
+            figures = [f"{value:.4f}" for value in baseline["metrics"]["test"].values()]
+            assert any(list(row[1:3]) == figures for row in cells)
+        plots = [plot for block in one["blocks"] for plot in block.get("plots", [])]
+        assert len(plots) == 5 and all(plot["alt"] and plot["width"] <= 504 for plot in plots)
+        assert all(points in page for plot in plots for points in re.findall('points=".+?"', plot["drawn"]))
+
+
+def test_what_is_set_for_paper_is_never_read_as_markup(
+    nasty: Run, typeset: list[dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = nasty.folder / "eval" / "test.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    names = ["#panic()", "$x^2$", "*a* _b_ `c` = d", "@ref <label>", '#read("/etc/hostname")', "\\u{1f} \\ // /* ```",
+             "你好", "مرحبا", "नमस्ते", "🙂", "a\x00b\ud800", "\u202ex", "x" * 500, "", " "]  # fmt: skip
+    for one, name in zip(document["per_label"], names, strict=False):
+        one["label"] = name
+    path.write_text(json.dumps(document), encoding="utf-8")
+    for format in ("pdf", "png"):
+        textclf.report(nasty, output=tmp_path / f"nasty.{format}")
+    assert capfd.readouterr() == ("", ""), "no glyph that no font has is complained of"
+    heads = {block["table"]["head"][0]: block["table"]["rows"] for block in typeset[0]["blocks"] if "table" in block}
+    labels = {row[0] for row in heads["label"]}
+    assert {*names[:5], "你好", "x" * 47 + "…"} <= labels and all(len(label) <= 48 for label in labels)
+
+
+def test_without_the_extra_pdf_is_refused_before_any_work(
+    made: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "typst", None)
+    monkeypatch.setattr("textclf.evaluation.report._content", None)
+    for format in ("pdf", "png"):
+        with pytest.raises(MissingExtraError, match="needs the package typst") as caught:
+            textclf.report(made[0], output=tmp_path / f"page.{format}")
+        assert 'pip install "textclf[report]"' in str(caught.value) and caught.value.exit_code == 2
+
+
 def test_a_run_of_several_labels_a_text_has_its_page(tiny_base: Path, tmp_path: Path, no_graph: None) -> None:
     data = tmp_path / "tags.csv"
     texts = tiny_models.rows(120)
@@ -324,7 +443,30 @@ def test_a_run_of_several_labels_a_text_has_its_page(tiny_base: Path, tmp_path: 
         assert isinstance(document["mistakes"][0]["target"], (list, tuple))
         assert ", ".join(document["mistakes"][0]["target"]) in text
     assert "Pairs of text and label by the label&#39;s score" in text and "--target-accuracy" not in text
+    if importlib.util.find_spec("typst"):
+        assert textclf.report(run, format="pdf").path.read_bytes().startswith(b"%PDF-")
+    assert [path.name for path in (run.model_folder / "plots").iterdir()] == ["reliability.svg"]
     assert "| label | missed in |" in textclf.report(run, format="md").path.read_text(encoding="utf-8")
+
+
+def test_a_run_that_cannot_keep_its_figures_gives_them(
+    made: tuple[Run, Path], evaluated: EvalReport, tmp_path: Path, cli: Cli
+) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(made[0].folder, copied)
+    shutil.rmtree(copied / "eval")
+    (copied / "eval").write_text("no folder: nothing can be written into it")
+    done = cli("eval", copied, "--json", "--device", "cpu")
+    assert done.returncode == 0 and "not kept for textclf report" in done.stderr
+    assert json.loads(done.stdout)["metrics"] == evaluated.as_dict()["metrics"]
+    assert f"{evaluated.metrics.right:.4f}" in textclf.report(copied, output=tmp_path / "x.md").path.read_text()
+
+
+def test_answers_of_a_rounded_model_do_not_pass_for_its_own(made: tuple[Run, Path], evaluated: EvalReport) -> None:
+    kept = made[0].folder / "eval" / "test.json"
+    before = kept.read_text(encoding="utf-8")
+    assert textclf.evaluate(made[0], runtime="bf16", device="cpu").metrics.loss != evaluated.metrics.loss
+    assert kept.read_text(encoding="utf-8") == before
 
 
 def test_a_page_without_its_data_says_so_and_keeps_the_figures(
@@ -340,6 +482,20 @@ def test_a_page_without_its_data_says_so_and_keeps_the_figures(
     assert f"{evaluated.metrics.right:.4f}" in text
 
 
+def test_the_page_says_which_weights_were_kept(made: tuple[Run, Path], tmp_path: Path) -> None:
+    run = made[0]
+    before, best = run.document["share"], run.document["best_step"]
+    try:
+        for share, said in (
+            (None, f"the weights of step {best} were kept"),
+            (0.6, "kept were the weights 60 % of the way from the first to the last"),
+        ):
+            page = textclf.report(run.update(share=share), output=tmp_path / "page.html").path
+            assert said in page.read_text(encoding="utf-8")
+    finally:
+        run.update(share=before)
+
+
 def test_the_command_says_where_the_page_is(
     made: tuple[Run, Path], evaluated: EvalReport, cli: Cli, tmp_path: Path
 ) -> None:
@@ -351,7 +507,8 @@ def test_the_command_says_where_the_page_is(
     assert cli("report", str(made[0].folder), "-o", tmp_path / "x.md").stdout == f"{tmp_path / 'x.md'}\n"
     assert (tmp_path / "x.md").read_text(encoding="utf-8").startswith("# a &#60;b&#62;run\n")
     assert cli("report", str(made[0].folder), "-f", "md", "-o", "-").stdout == (tmp_path / "x.md").read_text()
-    for arguments, code in ((["nosuchrun"], 4), ([str(made[0].folder), "--format", "pdf"], 2)):
+    folder = str(made[0].folder)
+    for arguments, code in ((["nosuchrun"], 4), ([folder, "-f", "docx"], 2), ([folder, "-o", tmp_path / "x.docx"], 2)):
         failed = cli("report", *arguments)
         assert failed.returncode == code and "Traceback" not in failed.stderr
     with pytest.raises(ModelError):

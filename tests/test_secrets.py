@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from in_process import run
-from textclf.artifact import folder, hub
+from textclf.artifact import folder, publishing
 from textclf.errors import RefusedError, TextclfError
 from textclf.redaction import kind_of_secret, redact
 
@@ -36,9 +36,9 @@ ROOM = {
     "finetune": "textclf.training.finetuning.finetune",
     "estimate": "textclf.training.estimate.estimate",
     "eval": "textclf.evaluation.evaluation.evaluate",
-    "predict": "textclf.inference.prediction.load",
+    "predict": "textclf.inference.runtimes.open_runtime",
     "export": "textclf.evaluation.exporting.export",
-    "push": "textclf.artifact.hub.push",
+    "push": "textclf.artifact.publishing.push",
     "runs list": "textclf.artifact.runs.all_runs",
     "runs show": "textclf.artifact.runs.named",
     "runs path": "textclf.artifact.runs.named",
@@ -167,7 +167,7 @@ def test_push_refuses_a_secret_wherever_it_is(
     else:
         edit(place / file, note=secret, dataset=secret)
     with pytest.raises(RefusedError, match="looks like") as caught:
-        hub._content(folder.read(place), "alice/model")
+        publishing._content(folder.read(place), "alice/model")
     assert secret not in str(caught.value) and "nothing was pushed" in caught.value.message
 
 
@@ -176,7 +176,7 @@ def test_push_sends_no_file_from_elsewhere(tiny_artifact: Path, tmp_path: Path) 
     (tmp_path / "notes.txt").write_text("mine alone")
     (place / "vocab.txt").symlink_to(tmp_path / "notes.txt")
     with pytest.raises(RefusedError, match=r"vocab.txt is a link"):
-        hub._content(folder.read(place), "alice/model")
+        publishing._content(folder.read(place), "alice/model")
 
 
 def edit(path: Path, **changes: object) -> None:

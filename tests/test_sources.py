@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import textclf
-from textclf.data.preparation import read_labelled
+from textclf.data.labelled import read_labelled
 from textclf.errors import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -16,20 +16,21 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "prepare": "textclf.data.preparation",
     "finetune": "textclf.training.finetuning",
+    "finetune_seeds": "textclf.training.seeds",
     "evaluate": "textclf.evaluation.evaluation",
     "compare": "textclf.evaluation.comparison",
     "audit": "textclf.evaluation.audit",
     "export": "textclf.evaluation.exporting",
     "load": "textclf.inference.prediction",
     "report": "textclf.evaluation.report",
-    "push": "textclf.artifact.hub",
+    "push": "textclf.artifact.publishing",
     "TextclfError": "textclf.errors",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from textclf.artifact.hub import push as push
+    from textclf.artifact.publishing import push as push
     from textclf.data.preparation import prepare as prepare
     from textclf.errors import TextclfError as TextclfError
     from textclf.evaluation.audit import audit as audit
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from textclf.evaluation.report import report as report
     from textclf.inference.prediction import load as load
     from textclf.training.finetuning import finetune as finetune
+    from textclf.training.seeds import finetune_seeds as finetune_seeds
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from textclf.errors import ModelError, UsageError
-from textclf.metrics import wilson
+from textclf.proportions import wilson
 
 POINTS = 200
 """Of a curve: steps of half a percent of the texts."""

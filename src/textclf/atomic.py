@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -33,8 +34,13 @@ def write_text(path: Path, text: str) -> None:
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Fill the yielded temporary file; at the end of the block it becomes `path`, replacing what was there.
 
-    If the block fails, `path` is as it was. Raises ResourceError (disk full, no permission).
+    If the block fails, `path` is as it was. A named pipe or a device is written to instead, as it comes. Raises
+    ResourceError (disk full, no permission).
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _translated(path), path.open("wb") as stream:
+            yield stream
+        return
     path = path.resolve()  # a link goes on pointing where it did
     with _translated(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,24 +283,24 @@ def _translated(path: Path) -> Iterator[None]:
     except (ResourceError, BrokenPipeError):
         raise
     except OSError as err:
-        if err.errno in _FULL:
-            raise _full(path) from err
-        raise ResourceError(
-            f"{path} cannot be written: {err.strerror}",
-            hint="choose a folder you may write to with --out or TEXTCLF_HOME",
-        ) from err
+        raise _unwritable(path, err.errno, err.strerror) from err
     except Exception as err:
         # Rust libraries (safetensors) word the operating system's error in an exception of their own.
-        if any(f"(os error {number})" in str(err) for number in _FULL):
-            raise _full(path) from err
-        raise
+        worded = re.search(r"\(os error (\d+)\)", str(err))
+        if worded is None:
+            raise
+        raise _unwritable(path, int(worded[1]), os.strerror(int(worded[1]))) from err
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _full(path: Path) -> ResourceError:
+def _unwritable(path: Path, number: int | None, reason: str | None) -> ResourceError:
+    if number in _FULL:
+        return ResourceError(
+            f"{path}: the disk is full (or its quota, or its inodes); nothing was left half-written",
+            hint="free some space, or choose another disk with --out or TEXTCLF_HOME",
+        )
     return ResourceError(
-        f"{path}: the disk is full (or its quota, or its inodes); nothing was left half-written",
-        hint="free some space, or choose another disk with --out or TEXTCLF_HOME",
+        f"{path} cannot be written: {reason}", hint="choose a folder you may write to with --out or TEXTCLF_HOME"
     )

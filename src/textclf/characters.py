@@ -14,3 +14,20 @@ UNSEEN = re.compile(
     # Joiners too, but between characters beyond ASCII: Persian and emoji are written with them.
     "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
 )
+
+
+def safe(text: str) -> str:
+    r"""Foreign text on one line that no terminal acts on: control characters become `\n`, `\x1b`, `\u202e`."""
+    return UNSEEN.sub(_escape, text)
+
+
+def field(text: str) -> str:
+    r"""As `safe`, and undoable: a backslash of the text's own is doubled. Never holds a tab or a line break."""
+    return safe(text.replace("\\", "\\\\"))
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
+    code = ord(char)
+    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")

@@ -223,7 +223,7 @@ class TrainConfig:
     baselines: bool = True
     """Measure beside the model what is simpler: the most frequent label, TF-IDF with a linear model, and the probe."""
     learning_rate: float | None = None
-    """Peak rate of the backbone. None: by its width, 1.1e-4 at 384, 2e-5 at 768, and 2.5 times that without a probe,
+    """Peak rate of the backbone. None: by its width, 2e-4 at 384, 3.5e-5 at 768, and 1.4 times that without a probe,
     ten times with LoRA; see docs/explanation/defaults.md."""
     head_learning_rate: float | None = None
     """Peak rate of the head. None: learning_rate where it starts from a probe, else ten times that, at most 3e-3."""
@@ -248,6 +248,10 @@ class TrainConfig:
     averaging: float = 0.2
     """Share of the run's steps, 0 to 1, that the weights are averaged over (exponentially) for every evaluation and
     for the model at the end. 0 takes the last weights as they are."""
+    interpolate: bool = True
+    """Where the model could answer before its first step, as a linear probe does, go back from the last weights towards
+    the first as long as the loss on validation falls; see docs/explanation/defaults.md. false takes those of the best
+    checkpoint."""
     label_smoothing: float | None = None
     """Share of the target that is spread over all labels, 0 to 1. None: 0.1, which forgives some wrong labels; 0
     where a text may have several labels."""
@@ -261,7 +265,8 @@ class TrainConfig:
     eval_every: int | None = None
     """Steps between evaluations. None: once an epoch."""
     keep: int = 2
-    """Checkpoints that stay on the disk during a run, the newest ones; the best stays besides."""
+    """Checkpoints that stay on the disk during a run, the newest ones; the best stays besides, and the first where
+    a model could answer before its first step."""
     max_minutes: float | None = None
     """Wall-clock budget of the run; the schedule reaches its end within it."""
     precision: Precision = "auto"

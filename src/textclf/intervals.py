@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from textclf.labels import LabelSet
-from textclf.metrics import AnyMetrics, confidence_gaps, label_ranking, row_losses, wilson
+from textclf.answers import Answers
+from textclf.metrics import AnyMetrics, confidence_gaps, label_ranking, row_losses
+from textclf.proportions import wilson
 
 DRAWS = 1000
 SEED = 0
 LEVEL = 0.95
-FEW_ROWS = 20
-"""Labels of fewer rows than this are drawn together. Drawn by itself, a label of n rows varies by (n - 1) / n of what
-it should, and one of a single row not at all."""
 _MOST_CELLS = 4_000_000
 """Numbers in a block of draws: 32 MB."""
-_RANGES = {"mcc": (-1.0, 1.0), "loss": (0.0, np.inf), "brier": (0.0, 2.0), "coverage_error": (0.0, np.inf)}
+RANGES = {"mcc": (-1.0, 1.0), "loss": (0.0, np.inf), "brier": (0.0, 2.0), "coverage_error": (0.0, np.inf)}
+_TINY = 1e-9
+"""What a loss is never below, where its logarithm is taken."""
 _SHARES = ("accuracy", "subset_accuracy", "question_accuracy")
 
 
@@ -31,52 +31,21 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """What a split's metrics are made of.
-
-    targets: as of the label set; probs_NC: (rows, num_labels) float32.
-    question_N: (rows,) int64, the question that each row belongs to, not falling; right_Q: (questions,) bool, whether
-    it was answered rightly; score_Q: (questions,) the probability of its best choice. None where rows are no questions.
-    """
-
-    targets: np.ndarray
-    probs_NC: np.ndarray
-    label_set: LabelSet
-    question_N: np.ndarray | None = None
-    right_Q: np.ndarray | None = None
-    score_Q: np.ndarray | None = None
-
-    @property
-    def right(self) -> np.ndarray:
-        """Whether each row, or question, was answered rightly: (rows,) or (questions,) bool."""
-        if self.right_Q is not None:
-            return self.right_Q
-        same = self.label_set.decide(self.probs_NC) == self.targets
-        return same.reshape(len(same), -1).all(axis=1)  # type: ignore[no-any-return]
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """The probability of the answer to each row, or question, where it is one label: (rows,) or (questions,)."""
-        return self.probs_NC.max(axis=1) if self.score_Q is None else self.score_Q  # type: ignore[no-any-return]
-
-    @property
-    def clustered(self) -> bool:
-        """Whether several rows belong to one question, so that they are drawn together."""
-        return self.right_Q is not None and len(self.right_Q) != len(self.targets)
-
-
 def intervals(answers: Answers, metrics: AnyMetrics, *, draws: int = DRAWS, seed: int = SEED) -> dict[str, Interval]:
     """The 95 % interval of every metric that is defined, by name; `metrics` are those of the same answers.
 
-    Rows are drawn with replacement, as many of each label as there are; rows of rare labels, of several labels a text,
-    and the questions of form binary, without regard to labels. Percentiles of the draws, less the draws' bias (the mean
-    of the draws minus the metric, which for the calibration error is large). The share of right answers has Wilson's
-    interval instead, as draws of nothing but right answers would say that it is certain.
+    Rows are drawn with replacement, without regard to labels, and the rows of one question together. Percentiles of the
+    draws on a scale without ends (logit, or log where there is no largest value), less the draws' bias there: near its
+    end a metric spreads to one side only. The share of right answers has Wilson's interval instead, as draws of nothing
+    but right answers would say that it is certain; for the calibration error see `calibration_interval`.
     """
     statistics = Statistics(answers)
-    blocks = [statistics.under(weights_DN) for weights_DN in weights(answers, draws=draws, seed=seed)]
+    blocks, gaps = [], []
+    for weights_DN in weights(answers, draws=draws, seed=seed):
+        blocks.append(statistics.under(weights_DN))
+        gaps.append(statistics.gaps(weights_DN))
     points = metrics.as_dict()
+    gaps_B = statistics.gaps(np.ones((1, len(answers.targets))))[0]
     found = {}
     for name in blocks[0]:
         if points.get(name) is None:
@@ -85,18 +54,70 @@ def intervals(answers: Answers, metrics: AnyMetrics, *, draws: int = DRAWS, seed
             rows = len(answers.targets) if answers.right_Q is None or name == "accuracy" else len(answers.right_Q)
             found[name] = Interval(*wilson(round(points[name] * rows), rows))
             continue
-        values_D = np.concatenate([block[name] for block in blocks])
-        values_D = values_D[np.isfinite(values_D)]  # a draw without one of two labels has no ROC AUC
-        if not len(values_D):
+        if name == "ece":
+            found[name] = Interval(*calibration_interval(gaps_B, np.concatenate(gaps)))
             continue
-        least, most = _RANGES.get(name, (0.0, 1.0))
-        low, high = percentiles(values_D, points[name])
-        found[name] = Interval(max(low, least), min(high, most))
+        values_D = np.concatenate([block[name] for block in blocks])
+        if not np.isfinite(values_D).any():
+            continue
+        # Half a row from the ends, where the scale has no numbers any more.
+        scale = _Scale(*RANGES.get(name, (0.0, 1.0)), spare=0.5 / len(answers.targets))
+        ends = percentiles(scale.stretched(values_D), float(scale.stretched(points[name])))
+        low, high = scale.shrunk(np.array(ends)).tolist()
+        found[name] = Interval(min(low, points[name]), max(high, points[name]))
     return found
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From the range of a metric to all numbers and back: the logit, or the logarithm where there is no largest value.
+
+    spare: how near to an end a value is still told from it, as a share of the range.
+    """
+
+    least: float
+    most: float
+    spare: float
+
+    def stretched(self, values: np.ndarray | float) -> np.ndarray:
+        if np.isinf(self.most):
+            return np.log(np.maximum(values - self.least, _TINY))  # type: ignore[no-any-return]
+        share = np.clip((values - self.least) / (self.most - self.least), self.spare, 1 - self.spare)
+        return np.log(share / (1 - share))  # type: ignore[no-any-return]
+
+    def shrunk(self, values: np.ndarray) -> np.ndarray:
+        if np.isinf(self.most):
+            return self.least + np.exp(values)  # type: ignore[no-any-return]
+        return self.least + (self.most - self.least) / (1 + np.exp(-values))  # type: ignore[no-any-return]
+
+
+def calibration_interval(gaps_B: np.ndarray, drawn_DB: np.ndarray, *, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of the calibration error: of all multiples of the measured gaps between confidence and truth, those
+    under which an error as large as the measured one is nothing rare, neither in the lower nor in the upper tail.
+
+    gaps_B: (bins,) float64, mean confidence minus truth by bin; drawn_DB: (draws, bins) the same of draws. Chance alone
+    makes gaps, so the error of draws is always larger than that of the rows, and this of the truth, by more than a
+    shift mends; so the test is inverted (Carpenter 1999, "Test inversion bootstrap confidence intervals").
+    """
+    point = float(np.abs(gaps_B).sum())
+    noise_DB = drawn_DB - gaps_B
+    multiples = np.linspace(0, 3, 121)
+    larger, smaller = [], []
+    for multiple in multiples:
+        error_D = np.abs(multiple * gaps_B + noise_DB).sum(axis=1)
+        larger.append((error_D >= point).mean())
+        smaller.append((error_D <= point).mean())
+    tail = (1 - level) / 2
+    low = multiples[np.array(larger) >= tail].min(initial=1.0)
+    high = multiples[np.array(smaller) >= tail].max(initial=1.0)
+    return float(low * point), min(float(high * point), 1.0)
 
 
 def percentiles(values_D: np.ndarray, point: float, *, level: float = LEVEL) -> tuple[float, float]:
     """Between which values this share of the draws lies, less the draws' bias; `point` is always among them."""
+    values_D = values_D[np.isfinite(values_D)]  # a draw without one of two labels has no ROC AUC
+    if not len(values_D):
+        return point, point
     bias = float(values_D.mean()) - point
     low, high = np.quantile(values_D, [(1 - level) / 2, (1 + level) / 2]) - bias
     return min(float(low), point), max(float(high), point)
@@ -106,20 +127,11 @@ def weights(answers: Answers, *, draws: int, seed: int) -> Iterator[np.ndarray]:
     """How often each row was drawn: (draws, rows) float64, in blocks that add up to so many draws."""
     rows = len(answers.targets)
     units = len(answers.right_Q) if answers.clustered and answers.right_Q is not None else rows
-    stratum_U = np.zeros(units, dtype=np.int64)
-    if not answers.label_set.multi and not answers.clustered:
-        common_C = np.bincount(answers.targets, minlength=len(answers.label_set)) >= FEW_ROWS
-        stratum_U = np.where(common_C[answers.targets], answers.targets + 1, 0)
-    order_U = np.argsort(stratum_U, kind="stable")
-    sizes = np.bincount(stratum_U)
-    size_U = sizes[stratum_U[order_U]]
-    start_U = (np.cumsum(sizes) - sizes)[stratum_U[order_U]]
     random = np.random.default_rng(seed)
     block = max(1, _MOST_CELLS // max(rows, units))
     for done in range(0, draws, block):
         count = min(block, draws - done)
-        place_DU = start_U + (random.random((count, units)) * size_U).astype(np.int64)
-        drawn_DU = order_U[place_DU] + units * np.arange(count)[:, np.newaxis]
+        drawn_DU = random.integers(units, size=(count, units)) + units * np.arange(count)[:, np.newaxis]
         weights_DU = np.bincount(drawn_DU.ravel(), minlength=count * units).reshape(count, units).astype(np.float64)
         yield weights_DU[:, answers.question_N] if answers.clustered else weights_DU
 
@@ -151,13 +163,17 @@ class Statistics:
         self._gaps_NB = confidence_gaps(targets, probs_NC, label_set)
         self._curve = _Curve(targets, probs_NC[:, 1]) if labels == 2 and not label_set.multi else None
 
+    def gaps(self, weights_DN: np.ndarray) -> np.ndarray:
+        """Mean confidence minus truth by bin of confidence under these weights (draws, rows): (draws, bins) float64."""
+        return weights_DN @ self._gaps_NB / weights_DN.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+
     def under(self, weights_DN: np.ndarray) -> dict[str, np.ndarray]:
         """Every metric under these weights (draws, rows): name -> (draws,) float64."""
         answers = self._answers
         total_D1 = weights_DN.sum(axis=1, keepdims=True)
         means_DM = weights_DN @ np.stack(list(self._means.values()), axis=1) / total_D1
         found = dict(zip(self._means, means_DM.T, strict=True))
-        found["ece"] = np.abs(weights_DN @ self._gaps_NB / total_D1).sum(axis=1)
+        found["ece"] = np.abs(self.gaps(weights_DN)).sum(axis=1)
         support_DC, predicted_DC, right_DC = np.split(weights_DN @ self._counted, 3, axis=1)
         present_DC = support_DC > 0
         of_label = {

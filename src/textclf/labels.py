@@ -165,6 +165,22 @@ class LabelSet:
             return probs_NC.argmax(axis=-1).astype(np.int64)[:, np.newaxis]  # type: ignore[no-any-return]
         return np.argsort(-probs_NC, axis=-1, kind="stable")[:, :top_k].astype(np.int64)
 
+    def margins(self, logits_NC: np.ndarray) -> np.ndarray:
+        """How far each row's answer is from another one, in logits: (rows,) float32.
+
+        By how much the first label leads the second. Where a text has several labels, the least distance of one from
+        its threshold.
+        """
+        if self.multi:
+            floor_C = np.array(self.thresholds or (HALF,) * len(self))
+            with np.errstate(divide="ignore"):  # a threshold of 0 or 1 is infinitely far
+                needed_C = np.log(floor_C) - np.log1p(-floor_C)
+            return np.abs(logits_NC - needed_C.astype(np.float32)).min(axis=-1)  # type: ignore[no-any-return]
+        if len(self) == 1:
+            return np.full(len(logits_NC), np.inf, dtype=np.float32)
+        best_N2 = np.partition(logits_NC, -2, axis=-1)[:, -2:]
+        return best_N2[:, 1] - best_N2[:, 0]  # type: ignore[no-any-return]
+
     def agreement(self, probs_NC: np.ndarray, other_NC: np.ndarray) -> float:
         """Share of the rows that are given the same label, or the very same labels, by both: 0 to 1."""
         same = self.decide(probs_NC) == self.decide(other_NC)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -414,16 +413,6 @@ def wrong_rows(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -
         score_W = probs_NC[wrong_W, decided[wrong_W]]
     order = np.argsort(-score_W, kind="stable")
     return wrong_W[order], score_W[order]
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share, `right` of `total` (1 or more): Wilson 1927, good for few rows and shares near 0
-    or 1 too."""
-    z = 1.959963984540054
-    share, spread = right / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / total + spread / total / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _mcc(targets_N: np.ndarray, decided_N: np.ndarray) -> float:

@@ -6,10 +6,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+Answer = TypeVar("Answer")
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What asks a process to end. Windows has no SIGHUP."""
@@ -45,12 +48,15 @@ class Asked:
             raise KeyboardInterrupt
 
 
+_is_own = False
 _seen = False
 
 
 def own_process() -> None:
     """For a command line: a first signal leaves by SystemExit(128 + its number), a second ends the process there and
     then. What the process was told to ignore stays ignored (nohup)."""
+    global _is_own
+    _is_own = True
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
@@ -95,6 +101,36 @@ def watched() -> Iterator[Asked]:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         if SAVING is not None:
             signal.signal(SAVING, saving_before if saving_before is not None else signal.SIG_DFL)
+
+
+def leavable(work: Callable[[], Answer]) -> Answer:
+    """What `work` returns or raises. In a command line's own process a signal need not wait for it.
+
+    For what waits on a network in threads of its own, as downloads do: who is interrupted there first waits for all of
+    them. In a process of others `work` would go on behind its back, so that there it is simply called.
+    """
+    if not _is_own or threading.current_thread() is not threading.main_thread():
+        return work()
+    future: Future[Answer] = Future()
+
+    def answer() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as err:  # noqa: BLE001  # it is raised where it is waited for
+            future.set_exception(err)
+
+    threading.Thread(target=answer, daemon=True).start()
+    return future.result()
+
+
+def end_at_once(code: object) -> None:
+    """End the process if this exit code is that of a signal and threads still work: Python would wait for those of a
+    pool, daemons too."""
+    if threading.active_count() > 1 and code in [128 + number for number in STOPPING]:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, AttributeError, ValueError):
+                stream.flush()
+        os._exit(int(str(code)))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

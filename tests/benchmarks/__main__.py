@@ -14,6 +14,7 @@ from typing import Any
 
 from . import (
     accuracy,
+    auditing,
     backbones,
     checking,
     cold,
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Callable[[Setting], list[Line]]] = {
     "tokenising": tokenising.lines,
     "profile": profile.lines,
     "accuracy": accuracy.lines,
+    "audit": auditing.lines,
     "backbones": backbones.lines,
     "presets": presets.lines,
     "mini": mini.lines,

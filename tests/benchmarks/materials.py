@@ -51,7 +51,7 @@ def model_parts(setting: Setting, size: str) -> tuple[Path, list[Contender]]:
 
 
 def artifact_part(setting: Setting, model: Path, texts: Path) -> tuple[Path, Contender]:
-    """The folder of a classifier that learnt these texts for an epoch, and what makes it."""
+    """The folder of a classifier that learnt these texts, and what makes it."""
     run = setting.scratch / f"{model.name}-{texts.name}"
     arguments = {"model": str(model), "texts": str(texts), "run": str(run), "device": setting.device}
     return run / "model", Contender("fine-tune a classifier", "materials:make_artifact", arguments)
@@ -100,7 +100,7 @@ def make_model(size: str, folder: str) -> None:
 
 
 def make_artifact(model: str, texts: str, run: str, device: str) -> None:
-    """Fine-tune a model for one epoch: enough for labels that differ from text to text.
+    """Fine-tune a model as textclf does by itself: one that is sure of nothing has more computed again.
 
     With the architecture's own head, which the peers can load too.
     """
@@ -108,7 +108,7 @@ def make_artifact(model: str, texts: str, run: str, device: str) -> None:
         return
     import textclf
 
-    textclf.finetune(model, texts, out=run, test_size=0, epochs=1, head="own", device=device)
+    textclf.finetune(model, texts, out=run, test_size=0, head="own", device=device)
     if device == "cpu":
         from textclf.evaluation.exporting import export
 

@@ -19,6 +19,7 @@ MODES: dict[str, dict[str, Any]] = {
     "textclf": {},
     "textclf int8": {"runtime": "int8"},
     "textclf bf16": {"runtime": "bf16"},
+    "textclf openvino": {"runtime": "openvino"},
     "textclf torch": {"runtime": "torch"},
 }
 """How `textclf.load` may be asked to compute. The goal for a fast mode is that of either."""
@@ -41,12 +42,13 @@ def _line(setting: Setting, size: str, kind: str, count: int) -> Line:
     if setting.small:
         peers = {"pipeline, batch 32": [32]}
     *others, best = peers
-    left_out = {"textclf int8"} if setting.device == "cuda" else set()
+    left_out = {"textclf int8", "textclf openvino"} if setting.device == "cuda" else set()
     modes = {
         name: how for name, how in MODES.items() if name not in left_out and (name == "textclf" or not setting.small)
     }
     fast = 6.0 if kind == "short" else None
     goals = {("textclf", best): 4.0, ("textclf int8", best): fast, ("textclf bf16", best): fast}
+    goals |= {("textclf openvino", best): fast}
     compared = [
         Comparison(mode, peer, "texts_per_second", goal=goals.get((mode, peer)))
         for mode in modes

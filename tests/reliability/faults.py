@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import collections
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,41 +18,49 @@ CALLS = (
     "mkdir,rename,renameat,renameat2,unlink,unlinkat,rmdir,fstat,newfstatat,stat,lstat,statx,getdents64,mmap,fcntl"
 )
 FAULTS = ("signal=KILL", "error=EIO", "error=ENOSPC", "error=EDQUOT", "error=EINTR")
+ENDS = {saver.DONE: "announced", saver.REFUSED: "refused", -9: "killed"}
 
 
 def campaign(*, every: int = 1) -> dict[str, object]:
     """Two saves, of a new checkpoint and of one that replaces its namesake; each of their calls, with each fault.
 
-    every: take only each so manieth point. Returns how many points were tried and hit, and where none of the
-    checkpoints loaded that had been announced before, or a save said that it was done and was not.
+    every: take only each so manieth point. Returns how many points were tried and hit, how the saves ended, and what
+    is wrong: none of the checkpoints loaded that had been announced before, a save said that it was done and was not,
+    or ended otherwise than announced, refused or killed.
     """
     if shutil.which("strace") is None:
         return {"skipped": "strace is not installed"}
-    corrupt: list[str] = []
-    points = hit = 0
-    outcomes: collections.Counter[str] = collections.Counter()
+    wrong: list[str] = []
+    missed: list[str] = []
+    number = 0
+    ends: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory(prefix="textclf-faults-") as scratch:
         place = Path(scratch) / "checkpoints"
         for step in (2, 1):  # 1 is there already: it is replaced
-            _begin(place)
-            trace = _traced(place, step, ["-e", f"trace={CALLS}"])
-            if trace is None:
-                return {"skipped": "processes may not be traced here"}
-            numbers = _calls_of_save(trace)
-            for name, nth in numbers:
+            for _ in range(2):  # the first warms what the process allocates
+                _begin(place)
+                code, trace = saver.save_watched(place, step, ["-e", f"trace={CALLS}"])
+                if code is None:
+                    return {"skipped": "processes may not be traced here"}
+                assert code == saver.DONE, trace
+            for name, nth in _calls_of_save(trace):
                 for fault in FAULTS:
-                    points += 1
-                    if points % every:
+                    number += 1
+                    if number % every:
                         continue
                     _begin(place)
-                    injected = _traced(place, step, ["-e", f"inject={name}:{fault}:when={nth}"])
-                    assert injected is not None
-                    hit += "INJECTED" in injected.stderr or injected.returncode == -9 or "killed" in injected.stderr
-                    wrong = _judge(place, step, announced="announced" in injected.stdout)
-                    outcomes["announced" if "announced" in injected.stdout else "refused or killed"] += 1
-                    if wrong:
-                        corrupt.append(f"step {step}, {name} number {nth}, {fault}: {wrong}")
-    return {"points": sum(outcomes.values()), "hit": hit, "ended": dict(outcomes), "corrupt": corrupt}
+                    code, seen = saver.save_watched(place, step, ["-e", f"inject={name}:{fault}:when={nth}"])
+                    point = f"step {step}, {name} number {nth}, {fault}"
+                    if "INJECTED" not in seen and code != -9:
+                        missed.append(point)
+                    end = ENDS.get(code or 0, f"exit {code}")
+                    ends[end] += 1
+                    problem = _judge(place, step, announced=code == saver.DONE)
+                    if problem or end not in ENDS.values():
+                        wrong.append(f"{point}: {problem or end}")
+                    if sum(ends.values()) % 100 == 0:
+                        print(f"{sum(ends.values())} points, {len(wrong)} wrong", file=sys.stderr, flush=True)
+    return {"points": sum(ends.values()), "missed": missed, "ended": dict(ends), "wrong": wrong}
 
 
 def _begin(place: Path) -> None:
@@ -70,22 +76,12 @@ def _judge(place: Path, step: int, *, announced: bool) -> str | None:
     return None if "step-1" in whole else "the last checkpoint is gone"
 
 
-def _traced(place: Path, step: int, options: list[str]) -> subprocess.CompletedProcess[str] | None:
-    command = ["strace", "-f", "-qq", *options, sys.executable, "-m", "reliability.saver", str(place), str(step)]
-    tests = Path(__file__).parents[1]
-    path = os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])
-    settings = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings}, timeout=60)
-    return None if "ptrace" in done.stderr and "not permitted" in done.stderr else done
-
-
-def _calls_of_save(trace: subprocess.CompletedProcess[str]) -> list[tuple[str, int]]:
-    """Name and number, among its namesakes since the process began, of every call between the two marks."""
-    assert trace.returncode == 0, trace.stderr[-2000:]
+def _calls_of_save(trace: str) -> list[tuple[str, int]]:
+    """Name and number, among its namesakes since the watch began, of every call between the two marks."""
     seen: collections.Counter[str] = collections.Counter()
     found, inside = [], False
-    for line in trace.stderr.splitlines():
-        call = re.match(r"(?:\[pid +\d+\] )?(\w+)\(", line)
+    for line in trace.splitlines():
+        call = re.match(r"(\w+)\(", line)
         if call is None:
             continue
         seen[call[1]] += 1

@@ -17,9 +17,10 @@ from .scene import scene, wait
 from .signals import at_step
 
 
-def campaign(flips: int, cuts: int, *, seed: int = 0, with_graph: bool = True) -> dict[str, object]:
+def campaign(*, count: int, seed: int = 0, with_graph: bool = True) -> dict[str, object]:
     """Damage every file in turn, at random places, half of all in each folder. Returns what loaded all the same.
 
+    count: flipped bits; there are a fifth as many cuts.
     with_graph: the model folder has its ONNX graph too, which takes some seconds to make.
     """
     draw = random.Random(seed)
@@ -37,13 +38,17 @@ def campaign(flips: int, cuts: int, *, seed: int = 0, with_graph: bool = True) -
         time.sleep(2.1)  # so that the folder's digests are remembered: damage must show all the same
         assert checkpoint_loads(kept) and model_loads(model)
         passed = []
-        for kind, count in (("flip", flips), ("cut", cuts)):
-            for number in range(count):
+        for kind, times in (("flip", count), ("cut", count // 5)):
+            for number in range(times):
                 folder, loads = ((kept, checkpoint_loads), (model, model_loads))[number % 2]
-                files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
+                files = sorted(
+                    path
+                    for path in folder.rglob("*")
+                    if path.is_file() and path.name != "README.md" and path.parent.name != "plots"
+                )
                 path = files[number // 2 % len(files)]
                 whole = path.read_bytes()
-                where = draw.randrange(len(whole))
+                where = draw.randrange(len(whole.rstrip()))  # a line end after JSON says nothing
                 damaged = bytearray(whole)
                 if kind == "flip":
                     damaged[where] ^= 1 << draw.randrange(8)
@@ -54,7 +59,7 @@ def campaign(flips: int, cuts: int, *, seed: int = 0, with_graph: bool = True) -
                     passed.append(f"{kind} in {path.relative_to(folder)} at {where} of {len(whole)}")
                 path.write_bytes(whole)
         assert checkpoint_loads(kept) and model_loads(model)
-    return {"flips": flips, "cuts": cuts, "loaded_all_the_same": passed}
+    return {"flips": count, "cuts": count // 5, "wrong": passed}
 
 
 def checkpoint_loads(folder: Path) -> bool:

@@ -7,56 +7,63 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
 
-from .scene import scene, wait
+from .scene import FailedError, scene, wait
 
 
-def campaign(count: int, *, seed: int = 0, say: bool = False) -> dict[str, object]:
+class Stage(Protocol):
+    """Where runs are played: scene.py has ours, trainer.py that of transformers.
+
+    folder: for their places. start: begin a run in a place, or go on with it, in a forked process; its id. finish: the
+    same to its end; what came of it, or FailedError. where: how far a killed run had come, in words.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+    def start(self, place: Path) -> int: ...
+    def finish(self, place: Path) -> object: ...
+    def where(self, place: Path) -> str: ...
+
+
+def campaign(*, count: int, seed: int = 0, stage: AbstractContextManager[Stage] | None = None) -> dict[str, object]:
     """`count` runs, each killed once at a moment drawn evenly from an undisturbed run's duration, then finished.
 
-    Returns how many were killed, how many ended as the undisturbed one, and where the kills fell.
+    Returns how many were killed, how many ended as the undisturbed one, which did not, and where the kills fell.
     """
     draw = random.Random(seed)
-    with scene() as stage:
-        wanted = stage.finish(stage.folder / "undisturbed")
+    with stage or scene() as played:
+        wanted = played.finish(played.folder / "undisturbed")
         started = time.monotonic()
-        assert stage.finish(stage.folder / "again") == wanted, "two undisturbed runs differ: nothing can be compared"
+        assert played.finish(played.folder / "again") == wanted, "two undisturbed runs differ: nothing can be compared"
         duration = time.monotonic() - started
-        equal = killed = 0
-        where: collections.Counter[str] = collections.Counter()
-        different = []
-        while killed < count:
-            place = stage.folder / "place"
+        ends: collections.Counter[str] = collections.Counter()
+        fell: collections.Counter[str] = collections.Counter()
+        wrong = []
+        while (killed := sum(fell.values())) < count:
+            place = played.folder / "place"
             delay = draw.uniform(0, duration)
-            child = stage.start(place)
+            child = played.start(place)
             time.sleep(delay)
             os.kill(child, signal.SIGKILL)
             if wait(child) != -signal.SIGKILL:  # it had ended before; not counted, drawn anew
                 shutil.rmtree(place)
                 continue
-            killed += 1
-            where[_where(place)] += 1
-            if stage.finish(place) == wanted:
-                equal += 1
-            else:
-                different.append(round(delay, 4))
-            if say and killed % 10 == 0:
-                print(f"{equal}/{killed} equal", flush=True)
+            where = played.where(place)
+            fell[where] += 1
+            try:
+                end = "equal" if played.finish(place) == wanted else "different"
+            except FailedError as err:
+                end = "failed"
+                where += f": {err}"
+            ends[end] += 1
+            if end != "equal":
+                wrong.append(f"{end} after {delay:.4f} s, {where}")
+            if (killed + 1) % 10 == 0:
+                print(f"{ends['equal']} of {killed + 1} equal", file=sys.stderr, flush=True)
             shutil.rmtree(place)
-    return {"killed": killed, "equal": equal, "different_after_seconds": different, "kills_fell": dict(where)}
-
-
-def _where(place: object) -> str:
-    from pathlib import Path
-
-    run = Path(str(place)) / "run"
-    if not (run / "run.json").exists():
-        return "before the run folder"
-    if (run / "model").exists():
-        return "after the model"
-    steps = [path.name for path in (run / "checkpoints").glob("step-*")] if (run / "checkpoints").exists() else []
-    drafts = list(run.rglob("*.tmp"))
-    if drafts:
-        return f"within a write of {drafts[0].name.split('.')[1].rstrip('-0123456789')}"
-    return "between steps" if steps else "before the first checkpoint"
+    return {"killed": count, "seconds_of_a_run": round(duration, 2), **ends, "wrong": wrong, "kills_fell": dict(fell)}

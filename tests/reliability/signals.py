@@ -11,7 +11,7 @@ from typing import Any
 from textclf.artifact import runs
 from textclf.data import preparation
 from textclf.model.classifier import Classifier
-from textclf.training import checkpoint, finetuning, head, learning, loop, workbench
+from textclf.training import checkpoint, finishing, head, learning, loop, workbench
 
 from .scene import scene, wait
 
@@ -25,8 +25,8 @@ PHASES: dict[str, tuple[Any, str, int]] = {
     "between passes of a step": (loop, "_clip", 3),
     "evaluating": (learning, "score", 2),
     "writing a checkpoint": (checkpoint, "_write", 4),
-    "measuring the result": (finetuning, "split_logits", 1),
-    "exporting": (finetuning, "write_graph", 1),
+    "measuring the result": (finishing, "split_logits", 1),
+    "exporting": (finishing, "write_graph", 1),
     "writing run.json": (runs.Run, "update", 3),
 }
 """Phase -> the function that a signal comes in, at its nth call."""

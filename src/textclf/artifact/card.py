@@ -3,54 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
 from textclf import __version__, plugins, pretrained
 from textclf.artifact import folder, graph, screening
+from textclf.artifact.figures import METRICS, finite, markdown_table, results, split_reported, thousands
 from textclf.artifact.markdown import escaped, plain
 from textclf.artifact.screening import last_part
 from textclf.config import PLACE
 from textclf.labels import HALF, LabelSet
 from textclf.metrics import LOWER_IS_BETTER
-
-METRICS = {
-    # ours: (in words, the Hub's type)
-    "question_accuracy": ("accuracy of questions", "accuracy"),
-    "accuracy": ("accuracy", "accuracy"),
-    "macro_f1": ("macro F1", "f1"),
-    "micro_f1": ("micro F1", "f1"),
-    "samples_f1": ("samples F1", "f1"),
-    "weighted_f1": ("weighted F1", "f1"),
-    "micro_precision": ("micro precision", "precision"),
-    "micro_recall": ("micro recall", "recall"),
-    "subset_accuracy": ("subset accuracy (all labels of a text right)", "accuracy"),
-    "hamming_loss": ("Hamming loss", "hamming_loss"),
-    "lrap": ("label ranking average precision", "lrap"),
-    "ranking_loss": ("ranking loss", "ranking_loss"),
-    "coverage_error": ("coverage error (labels)", "coverage_error"),
-    "mcc": ("Matthews correlation", "matthews_correlation"),
-    "macro_precision": ("macro precision", "precision"),
-    "macro_recall": ("macro recall", "recall"),
-    "roc_auc": ("ROC AUC", "roc_auc"),
-    "average_precision": ("average precision", "average_precision"),
-    "loss": ("loss (cross-entropy, nats)", "loss"),
-    "ece": ("expected calibration error", "ece"),
-    "brier": ("Brier score", "brier_score"),
-}
-"""Metrics in the order of their interest, as the card and the report call them."""
-
-_CHANCE = {"question_chance": ("accuracy of questions, answered at random", "")}
-"""Beside the metrics in the card's table, and no metric of the model's."""
-
-_BASELINES = {
-    "majority": "always the most frequent label",
-    "tfidf": "TF-IDF of words, linear",
-    "probe": "features of the base model, linear",
-}
 
 FEW_ROWS = 20
 """A label learnt from fewer rows than this is named among the limits."""
@@ -76,7 +40,7 @@ def render(artifact: folder.Artifact, *, repo_id: str | None = None) -> str:
         _what(artifact.label_set, base, dataset, facts),
         _labels(artifact.label_set, facts),
         _use(repo_id, artifact, facts),
-        _results(facts),
+        results(facts, artifact.folder),
         _training(facts, base, dataset),
         _limits(artifact, facts),
     ]
@@ -94,10 +58,10 @@ def _front_matter(facts: folder.Facts, title: str) -> str:
     if _on_hub(facts.dataset_id, "any"):
         meta["datasets"] = [facts.dataset_id]
     meta["tags"] = ["text-classification", "textclf"]
-    split = _split_reported(facts)
+    split = split_reported(facts)
     scores = {
         name: value
-        for name, value in _numbers(facts.metrics.get(split, {})).items()
+        for name, value in finite(facts.metrics.get(split, {})).items()
         if name in METRICS and name not in LOWER_IS_BETTER
     }
     if scores:
@@ -130,7 +94,7 @@ def _what(label_set: LabelSet, base: str, dataset: str, facts: folder.Facts) -> 
         says = f"which label fits it best: {which}"
     made = f"It is {_base_link(base, facts)} fine-tuned" if base else "It was fine-tuned"
     rows = facts.splits.get("train")
-    on = f" on {_number(rows)} texts" if rows else ""
+    on = f" on {thousands(rows)} texts" if rows else ""
     of = (
         f" of {_data_link(dataset, facts)}"
         if dataset and rows
@@ -151,13 +115,13 @@ def _what(label_set: LabelSet, base: str, dataset: str, facts: folder.Facts) -> 
 def _labels(label_set: LabelSet, facts: folder.Facts) -> str:
     counted = bool(facts.label_counts)
     rows = [
-        [escaped(name)] + ([_number(facts.label_counts.get(name, 0))] if counted else []) for name in label_set.names
+        [escaped(name)] + ([thousands(facts.label_counts.get(name, 0))] if counted else []) for name in label_set.names
     ]
     heads = ["label", *(["rows in train"] if counted else [])]
     if label_set.thresholds is not None and len(set(label_set.thresholds)) > 1:
         heads.append("given from")
         rows = [[*row, f"{threshold:g}"] for row, threshold in zip(rows, label_set.thresholds, strict=True)]
-    table = _table(heads, rows)
+    table = markdown_table(heads, rows)
     if len(label_set) > 12:
         table = f"<details>\n<summary>All {len(label_set)} labels</summary>\n\n{table}\n\n</details>"
     return f"## Labels\n\n{_rule(label_set)}{table}"
@@ -266,8 +230,9 @@ A pipeline of plain transformers neither builds the texts of questions and choic
             " Where the tokenizer has no separator, textclf puts a line break between the two, and it puts nothing."
         )
     if facts.overflow != "truncate":
-        differs += f" Texts of more than {_number(facts.max_length)} tokens get other scores there: textclf reads " + (
-            "their start and their end." if facts.overflow == "head-tail" else "all of them, in windows."
+        differs += (
+            f" Texts of more than {thousands(facts.max_length)} tokens get other scores there: textclf reads "
+            + ("their start and their end." if facts.overflow == "head-tail" else "all of them, in windows.")
         )
     return f"""
 With transformers alone. `truncation=True` is needed: without it a long text is an error{why}.{differs}
@@ -281,70 +246,6 @@ classify({texts}, truncation=True{every})
 """
 
 
-def _results(facts: folder.Facts) -> str:
-    splits = [split for split in ("test", "validation") if _numbers(facts.metrics.get(split, {}))]
-    if not splits:
-        return "## Results\n\nNone are recorded for this model. Measure it on texts of your own before you rely on it."
-    values = {split: _numbers(facts.metrics[split]) for split in splits}
-    rows = [
-        [words, *(_with_interval(facts, split, name, values[split].get(name)) for split in splits)]
-        for name, (words, _) in {"question_accuracy": METRICS["question_accuracy"], **_CHANCE, **METRICS}.items()
-        if any(name in values[split] for split in splits)
-    ]
-    if any(facts.splits.get(split) for split in splits):
-        rows.append(["texts", *(_number(facts.splits.get(split)) for split in splits)])
-    chosen = (
-        "\n\nThe weights were chosen by their validation result, so that column flatters; test had no part in it."
-        if "test" in splits
-        else "\n\nThe weights were chosen by these same validation texts, so new texts will fare somewhat worse."
-    )
-    sure = "\n\nIn brackets: 95 % intervals, for texts drawn like these." if facts.intervals else ""
-    table = _table(["", *splits], rows, numbers_from=1)
-    besides = (chosen if "validation" in splits else "") + _beside(facts, values) + _confused(facts)
-    return f"## Results\n\n{table}{sure}{besides}"
-
-
-def _with_interval(facts: folder.Facts, split: str, name: str, value: float | None) -> str:
-    """A metric as a cell, with its interval where it is known."""
-    if value is None:
-        return ""
-    known = facts.intervals.get(split)
-    interval = known.get(name) if isinstance(known, dict) else None
-    ends = _numbers(interval) if isinstance(interval, dict) else {}
-    if not {"low", "high"} <= set(ends):
-        return f"{value:.4f}"
-    return f"{value:.4f} ({ends['low']:.4f} to {ends['high']:.4f})"
-
-
-def _beside(facts: folder.Facts, values: dict[str, dict[str, float]]) -> str:
-    """What simpler answers reach on the same texts; nothing where it was not measured."""
-    known = [one for one in facts.baselines if isinstance(one, dict) and one.get("name") in _BASELINES]
-    measured = [(one["name"], one["metrics"]) for one in known if isinstance(one.get("metrics"), dict)]
-    split = next((split for split in values if all(_numbers(of.get(split) or {}) for _, of in measured)), None)
-    if not measured or split is None:
-        return ""
-    names = [name for name in METRICS if name in _numbers(measured[0][1][split])]
-    scored = [(_BASELINES[name], _numbers(of[split])) for name, of in measured]
-    rows = [
-        [title, *(f"{of[name]:.4f}" if name in of else "" for name in names)]
-        for title, of in [*scored, ("this model", values[split])]
-    ]
-    table = _table(["", *(METRICS[name][0] for name in names)], rows, numbers_from=1)
-    return f"\n\nBeside it, on {escaped(split)}:\n\n{table}"
-
-
-def _confused(facts: folder.Facts) -> str:
-    """The most frequent confusions as a table; nothing where none is recorded."""
-    rows = [
-        [escaped(str(one.get("target"))), escaped(str(one.get("predicted"))), _number(one.get("count")), f"{share:.1%}"]
-        for one in facts.confusions
-        if isinstance(one, dict) and isinstance(share := one.get("share"), (int, float))
-    ]
-    heads = ["true label", "answered", "texts", "share of label"]
-    said = f"\n\nMost often confused on {_split_reported(facts)}:\n\n"
-    return said + _table(heads, rows, numbers_from=2) if rows else ""
-
-
 def _training(facts: folder.Facts, base: str, dataset: str) -> str:
     lines = []
     if dataset:
@@ -354,7 +255,7 @@ def _training(facts: folder.Facts, base: str, dataset: str) -> str:
         )
     if facts.splits:
         lines.append(
-            "- Texts: " + ", ".join(f"{_number(rows)} {escaped(split)}" for split, rows in facts.splits.items())
+            "- Texts: " + ", ".join(f"{thousands(rows)} {escaped(split)}" for split, rows in facts.splits.items())
         )
     if facts.fingerprint:
         lines.append(f"- Fingerprint of the texts and labels as they were trained on: `{_code(facts.fingerprint)}`")
@@ -418,7 +319,7 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
         )
     train = facts.splits.get("train")
     if train and train < 1000:
-        limits.append(f"It learnt from only {_number(train)} texts.")
+        limits.append(f"It learnt from only {thousands(train)} texts.")
     if counts:
         absent = [name for name in names if not counts.get(name)]
         rare = [name for name in names if 0 < counts.get(name, 0) < FEW_ROWS]
@@ -433,20 +334,20 @@ def _limits(artifact: folder.Artifact, facts: folder.Facts) -> str:
             )
     if not facts.metrics.get("test"):
         limits.append("It was never measured on texts that had no part in making it.")
-    unmeasured = [str(name) for name in facts.metrics.get(_split_reported(facts), {}).get("absent_labels") or []]
+    unmeasured = [str(name) for name in facts.metrics.get(split_reported(facts), {}).get("absent_labels") or []]
     if unmeasured:
-        limits.append(f"No text of {_some(unmeasured)} was among those it was measured on ({_split_reported(facts)}).")
+        limits.append(f"No text of {_some(unmeasured)} was among those it was measured on ({split_reported(facts)}).")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
 def _calibrated(facts: folder.Facts) -> str:
     """What a score is worth, in words."""
-    temperature = _numbers(facts.calibration).get("temperature")
-    split = _split_reported(facts)
-    after = _numbers(facts.metrics.get(split, {})).get("ece")
+    temperature = finite(facts.calibration).get("temperature")
+    split = split_reported(facts)
+    after = finite(facts.metrics.get(split, {})).get("ece")
     before = facts.calibration.get("before")
     of_split = before.get(split) if isinstance(before, dict) else None
-    once = _numbers(of_split).get("ece") if isinstance(of_split, dict) else None
+    once = finite(of_split).get("ece") if isinstance(of_split, dict) else None
     if temperature is None or after is None or once is None:
         return "Its scores are not calibrated: 0.9 does not mean right nine times in ten."
     return (
@@ -458,7 +359,7 @@ def _calibrated(facts: folder.Facts) -> str:
 
 def _reach(facts: folder.Facts) -> str:
     """How much of a text is read, in words."""
-    most = _number(facts.max_length)
+    most = thousands(facts.max_length)
     if facts.overflow == "window":
         return f"all of a text, {most} tokens at a time in overlapping windows whose logits are averaged"
     what = {
@@ -470,20 +371,6 @@ def _reach(facts: folder.Facts) -> str:
     if facts.overflow == "head-tail":
         return f"{most} tokens of {what}: a quarter from its start, the others from its end"
     return f"the first {most} tokens of {what}"
-
-
-def _split_reported(facts: folder.Facts) -> str:
-    return "test" if facts.metrics.get("test") else "validation"
-
-
-def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    """Those metrics that are one finite number."""
-    plain = {
-        name: value
-        for name, value in metrics.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
-    return {name: float(value) for name, value in plain.items() if math.isfinite(value)}
 
 
 def _on_hub(name: str | None, revision: str | None) -> bool:
@@ -527,15 +414,6 @@ def _portable(value: Any) -> Any:
 def _some(names: list[str]) -> str:
     listed = ", ".join(escaped(name) for name in names[:10])
     return f"{listed} and {len(names) - 10} more labels" if len(names) > 10 else listed
-
-
-def _table(head: list[str], rows: Iterable[list[str]], *, numbers_from: int = 1) -> str:
-    rule = ["---" if column < numbers_from else "---:" for column in range(len(head))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows])
-
-
-def _number(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
 def _code(text: str | None) -> str:

@@ -14,8 +14,10 @@ from textclf.abstention import read_curve, threshold_for
 from textclf.config import PLACE, Overflow
 from textclf.errors import ModelError, UsageError
 from textclf.labels import LabelSet
+from textclf.scope import read_scale
 
 if TYPE_CHECKING:
+    import numpy as np
     from tokenizers import Tokenizer
 
 CONFIG = "config.json"
@@ -24,6 +26,8 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CARD = "README.md"
+PLOTS = "plots"
+"""Where the pictures of the card lie."""
 POOLING = "1_Pooling/config.json"
 MODELLING = "modeling_textclf.py"
 MODELLING_OPENELM = "openelm.py"
@@ -48,7 +52,17 @@ TOKENIZER_FILES = (*VOCABULARIES, "merges.txt", TOKENIZER_CONFIG, "special_token
 LOADED = (CONFIG, TEXTCLF, *TOKENIZER_FILES, POOLING, GRAPH, GRAPH_INT8, GRAPH_FACTS)
 """Patterns of what a model needs beside its weights. No code, no template, nothing of another framework."""
 
-PUBLISHED = (CARD, MODELLING, MODELLING_OPENELM, HEAD_CODE, *LOADED, WEIGHTS, WEIGHTS_INDEX, WEIGHT_SHARDS)
+PUBLISHED = (
+    CARD,
+    f"{PLOTS}/*.svg",
+    MODELLING,
+    MODELLING_OPENELM,
+    HEAD_CODE,
+    *LOADED,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    WEIGHT_SHARDS,
+)
 """Patterns of what leaves this machine with an artifact: not a file more, whatever lies in the folder."""
 
 SCHEMA_VERSION = 1
@@ -78,7 +92,8 @@ class Facts:
     intervals: split name -> metric name -> low and high, its 95 % interval.
     calibration: how scores were made to mean what they say, on validation: `temperature`, which divided the weights of
         the last layer already; `rows`; `before`, split -> loss, ece and brier without it; `coverage`, a list of
-        threshold, coverage and accuracy, None where a text may have several labels. {} where nothing is known.
+        threshold, coverage and accuracy, None where a text may have several labels; `scope`, quantiles of the energies
+        of validation texts, None for these and for questions. {} where nothing is known.
     splits: split name -> rows.
     config: the resolved RunConfig as nested values; paths in it are reduced to their last part.
     environment: textclf, python, torch, transformers versions and the kind of device.
@@ -176,6 +191,24 @@ class Artifact:
             )
         return threshold_for(read_curve(document, where=str(self.folder)), target_accuracy).threshold
 
+    def scope(self) -> np.ndarray:
+        """The scale on which `scope.in_scope` reads energies, from validation.
+
+        Raises UsageError for a model of several labels a text or of questions, or where it has no scale.
+        """
+        if self.label_set.multi or self.form in ("binary", "multiclass"):
+            kind = "answers questions" if not self.label_set.multi else "gives a text any number of labels"
+            raise UsageError(
+                f"this model {kind}; whether a text is in scope is told by models that give a text one label"
+            )
+        document = self.facts.calibration.get("scope") if self.facts is not None else None
+        if document is None:
+            raise UsageError(
+                f"{self.folder} does not say what texts in its scope look like",
+                hint="fine-tune it anew with this textclf",
+            )
+        return read_scale(document, where=str(self.folder))
+
     def tokenizer(self) -> Tokenizer:
         """The Rust tokenizer in the folder. Raises ModelError where it cannot be read."""
         from tokenizers import Tokenizer
@@ -228,30 +261,17 @@ def facts_of(document: dict[str, Any], *, where: str) -> Facts:
             f"{where}: schema version {version!r}, this textclf reads up to {SCHEMA_VERSION}",
             hint="update textclf: pipx upgrade textclf",
         )
-    prompt = document.get("prompt")
-    if prompt is not None and (not isinstance(prompt, str) or prompt.count(PLACE) != 1):
-        raise ModelError(f"{where}: its prompt does not hold {PLACE} once", hint="copy the model folder again")
     for key, values in (("form", FORMS), ("overflow", OVERFLOWS)):
         if document.get(key, values[0]) not in values:
             raise ModelError(
                 f"{where}: {key} {document[key]!r:.80} is not known to this textclf",
                 hint="update textclf: pipx upgrade textclf",
             )
-    max_length, columns = document.get("max_length", 4), document.get("columns", {})
-    if type(max_length) is not int or max_length < 4:  # as config.ModelConfig
-        raise ModelError(
-            f"{where}: max_length {max_length!r} is not a whole number of tokens, 4 or more",
-            hint="copy the model folder again",
-        )
-    for key in ("calibration", "intervals"):
-        if not isinstance(document.get(key, {}), dict):
-            raise ModelError(f"{where}: {key} are no values by name", hint="copy the model folder again")
-    if not isinstance(columns, dict):
-        raise ModelError(f"{where}: columns are not names by what they hold", hint="copy the model folder again")
     known = Facts.__dataclass_fields__
     for key, value in document.items():
-        if key in _KINDS and not _KINDS[key](value):
-            raise ModelError(f"{where}: {key} is {value!r:.80}", hint="copy the model folder again")
+        check, wanted = _KINDS.get(key, (None, ""))
+        if check is not None and not check(value):
+            raise ModelError(f"{where}: {key} is {value!r:.80}, not {wanted}", hint="copy the model folder again")
     try:
         return Facts(**{key: value for key, value in document.items() if key in known})
     except TypeError as err:
@@ -266,8 +286,20 @@ def _is_text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
+def _is_prompt(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.count(PLACE) == 1)
+
+
+def _is_length(value: Any) -> bool:
+    return _is_count(value) and value >= 4  # as config.ModelConfig
+
+
 def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(check(one) for one in value.values())
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def _are_thresholds(value: Any) -> bool:
@@ -276,16 +308,19 @@ def _are_thresholds(value: Any) -> bool:
     )
 
 
-_KINDS: dict[str, Callable[[Any], bool]] = {
-    "max_length": _is_count,
-    **dict.fromkeys(("base_model", "base_revision", "dataset", "dataset_id", "dataset_revision"), _is_text),
-    "fingerprint": _is_text,
-    **dict.fromkeys(("splits", "label_counts"), _each(_is_count)),
-    **dict.fromkeys(("metrics", "config"), _each(lambda value: isinstance(value, dict))),
-    **dict.fromkeys(("columns", "environment"), _each(lambda value: isinstance(value, str))),
-    "thresholds": _are_thresholds,
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_length": (_is_length, "a whole number of tokens, 4 or more"),
+    "prompt": (_is_prompt, f"a text that holds {PLACE} once"),
+    **dict.fromkeys(("base_model", "base_revision", "dataset", "dataset_id", "dataset_revision"), (_is_text, "a text")),
+    "fingerprint": (_is_text, "a text"),
+    **dict.fromkeys(("splits", "label_counts"), (_each(_is_count), "whole numbers by name")),
+    **dict.fromkeys(("metrics", "config"), (_each(lambda value: isinstance(value, dict)), "groups of values by name")),
+    **dict.fromkeys(("columns", "environment"), (_each(lambda value: isinstance(value, str)), "texts by name")),
+    **dict.fromkeys(("calibration", "intervals"), (lambda value: isinstance(value, dict), "values by name")),
+    **dict.fromkeys(("baselines", "confusions"), (_are_objects, "a list of objects")),
+    "thresholds": (_are_thresholds, "a list of numbers"),
 }
-"""What each fact must be, where a reader relies on it."""
+"""What each fact must be, where a reader relies on it: a check, and what it wants in words."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,46 @@ def refer(tensor: Any, place: Place) -> None:
         tensor.external_data.add(key=key, value=str(value))
 
 
+def whole(folder: Path) -> Any:
+    """The fp32 graph as an ONNX model with its weights in it, for what reads no safetensors.
+
+    Raises ModelError where it asks for more than its weights.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_from_string(graph_path(folder).read_bytes())
+        values = np.memmap(folder / names.WEIGHTS, dtype=np.uint8, mode="r")
+        for tensor in model.graph.initializer:
+            if tensor.data_location == tensor.EXTERNAL:
+                place = {entry.key: entry.value for entry in tensor.external_data}
+                start, length = int(place["offset"]), int(place["length"])
+                if place["location"] != names.WEIGHTS or not 0 <= start <= start + length <= len(values):
+                    raise ValueError(f"{tensor.name} is not in {names.WEIGHTS}")
+                tensor.ClearField("external_data")
+                tensor.ClearField("data_location")
+                tensor.raw_data = values[start : start + length].tobytes()
+        # What is left outside would be looked for in the folder that the process runs in.
+        if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(model)):
+            raise ValueError("some of its constants lie elsewhere")
+        return model
+    except Exception as err:  # protobuf's own kinds derive from nothing but Exception
+        raise ModelError(
+            f"{graph_path(folder)} cannot be used: {err}", hint="write it anew: textclf export MODEL"
+        ) from err
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor in an ONNX message, however deep."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if hasattr(value, "add") else (value,):  # repeated or single
+                yield from _tensors(part)
+
+
 def layout(weights: Path) -> str:
     """SHA-256 of where each tensor lies in a safetensors file, and of the file's size."""
     with weights.open("rb") as file:
@@ -164,14 +205,23 @@ def run(
     """Logits of one batch: int64 arrays (batch, tokens) to (batch, num_labels) float32. What the graph has no input for
     is left out. Raises ModelError where ONNX Runtime fails, such as for a token that the graph does not know."""
     wanted = [one.name for one in session.get_inputs()]
-    given = zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True)
-    inputs = {name: values for name, values in given if name in wanted}
-    if token_type_ids is None and "token_type_ids" in wanted:  # single texts
-        inputs["token_type_ids"] = np.zeros_like(input_ids)
     try:
-        return session.run([OUTPUT], inputs)[0]  # type: ignore[no-any-return]
+        return session.run([OUTPUT], inputs(wanted, input_ids, attention_mask, token_type_ids))[0]  # type: ignore[no-any-return]
     except Exception as err:  # ONNX Runtime's own kinds derive from nothing but Exception
         first = str(err).strip().split("\n", 1)[0]
         raise ModelError(
             f"ONNX Runtime cannot compute this graph: {first}", hint="copy the model folder again"
         ) from err
+
+
+def inputs(
+    wanted: Collection[str],
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    token_type_ids: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """A batch by the names of a graph's inputs; of what it has no input for, nothing."""
+    if token_type_ids is None:  # single texts
+        token_type_ids = np.zeros_like(input_ids)
+    given = zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True)
+    return {name: values for name, values in given if name in wanted}

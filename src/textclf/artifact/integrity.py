@@ -20,7 +20,7 @@ from textclf.errors import ModelError, ResourceError
 
 SEALED = tuple(name for name in names.LOADED if not name.startswith("onnx/"))
 """Patterns of files in the manifest, beside the weights. Graphs have their SHA-256 in onnx/graph.json, because they are
-written later; the card is the user's to edit."""
+written later; the card and its plots are the user's to edit."""
 _SETTLED_SECONDS = 2.0
 """A file younger than this may be written to again without its time changing, where the clock of the disk is coarse."""
 

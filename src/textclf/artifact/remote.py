@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 from typing import TypeVar
 
+from textclf import signals
 from textclf.errors import HubError, ResourceError, TextclfError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def ask(question: Callable[[], Answer], *, about: str, revision: str | None = No
     for attempt in range(ATTEMPTS):
         try:
             with _quiet_client():
-                return question()
+                return signals.leavable(question)
         except (OSError, HFValidationError, RuntimeError, *_NO_ANSWER) as err:
             fault = _cause(err)
             wait = _wait(fault, attempt) if isinstance(fault, HfHubHTTPError) else None

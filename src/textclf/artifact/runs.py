@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import errno
+import glob
 import json
 import logging
 import os
+import re
 import shutil
 import socket
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -116,8 +119,104 @@ class Run:
         return Run(self.folder, document)
 
 
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in `train.seed` only, as `finetune --seeds` makes them: one model, learnt several times.
+
+    folder: what the runs' folders are called before `-seed0`, `-seed1`, ...; nothing lies there. runs: by their seeds.
+    """
+
+    folder: Path
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def metric(self) -> str:
+        """What the best of them is chosen by, as the best checkpoint of each."""
+        return str(_trained(self.runs[0].config)["metric"] or "accuracy")
+
+    @property
+    def best(self) -> Run:
+        """The finished run that is best on validation, of equals the lowest seed; without a finished one the first."""
+        from textclf.metrics import LOWER_IS_BETTER  # numpy comes with it
+
+        done = [run for run in self.runs if run.state == "done" and self._value(run) is not None]
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
+        return max(done, key=lambda run: sign * (self._value(run) or 0.0), default=self.runs[0])
+
+    @property
+    def spread(self) -> dict[str, dict[str, tuple[float, float | None]]]:
+        """Split -> metric -> mean of the finished runs, and their standard deviation; None for a single run."""
+        measured = [run.metrics for run in self.runs if run.state == "done"]
+        found: dict[str, dict[str, tuple[float, float | None]]] = {}
+        for split, first in (measured[0] if measured else {}).items():
+            found[split] = {}
+            for name in first:
+                values = [one[split][name] for one in measured if split in one and _is_number(one[split].get(name))]
+                if name != "rows" and len(values) == len(measured):
+                    deviation = statistics.stdev(values) if len(values) > 1 else None
+                    found[split][name] = (statistics.fmean(values), deviation)
+        return found
+
+    def _value(self, run: Run) -> float | None:
+        value = run.metrics.get("validation", {}).get(self.metric)
+        return float(value) if isinstance(value, (int, float)) else None
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    """Where the run of this seed lies in a group of this name."""
+    return folder.with_name(f"{folder.name}-seed{seed}")
+
+
+def seed_of(run: Run) -> int | None:
+    """The seed that a run was asked for; None where its file does not say."""
+    request = run.document.get("request")
+    seed = _trained(request).get("seed") if isinstance(request, dict) else None
+    return seed if isinstance(seed, int) else None
+
+
+def group(folder: Path) -> Group | None:
+    """The group of runs of this name, in this place; None where there is none.
+
+    Runs that are called so, and differ in more than their seed, are none.
+    """
+    found = by_seed(folder)
+    alike = len({_but_seed(run.document["request"]) for run in found.values()}) == 1
+    return Group(folder, tuple(found.values())) if alike else None
+
+
+def by_seed(folder: Path) -> dict[int, Run]:
+    """The runs that are called like the runs of this group, by their seeds."""
+    if folder.name in ("", ".."):
+        return {}
+    beside: list[Path] = []
+    with suppress(OSError, ValueError):  # what the user typed may be no path at all
+        beside = list(folder.parent.glob(f"{glob.escape(folder.name)}-seed*"))
+    named = [run for path in beside if (run := read(path)) is not None]
+    of_seed = [(seed, run) for run in named if (seed := seed_of(run)) is not None]
+    return {
+        seed: run for seed, run in sorted(of_seed, key=lambda one: one[0]) if run.folder == seed_folder(folder, seed)
+    }
+
+
+def group_of(run: Run) -> Group | None:
+    """The group that a run belongs to; None for a run by itself."""
+    named = re.fullmatch(r"(.+)-seed\d+", run.folder.name)
+    found = group(run.folder.with_name(named[1])) if named else None
+    return found if found is not None and run.folder in [one.folder for one in found.runs] else None
+
+
 def check_free(folder: Path) -> None:
-    """Raises UsageError where a folder for a new run holds anything but what a killed process left of `create`."""
+    """Raises UsageError where a folder for a new run holds anything but what a killed process left of `create`, and
+    where its name means a group of several seeds, which nothing would reach any more."""
+    if not folder.exists() and group(folder) is not None:
+        raise UsageError(
+            f"{folder} is the name of runs of several seeds; nothing was written",
+            hint="give another folder with --out, or remove those runs: textclf runs remove",
+        )
     if folder.exists() and (not folder.is_dir() or any(not _is_left(path) for path in folder.iterdir())):
         raise UsageError(
             f"{folder} holds something else already; nothing was written",
@@ -200,12 +299,35 @@ def all_runs() -> list[Run]:
     return sorted(found, key=lambda run: (str(run.document.get("started")), run.name), reverse=True)
 
 
+def at(folder: Path) -> Run | None:
+    """The run in a folder, else the best run of the group of this name; None where there is neither."""
+    run = read(folder)
+    if run is None and not _is_there(folder) and (found := group(folder)) is not None:
+        run = found.best
+    return run
+
+
 def find(reference: str) -> Run | None:
-    """The run of this name in the runs folder, or the run folder at this path; None where there is none."""
+    """The run of this name in the runs folder, or the run folder at this path; None where there is none.
+
+    The name, or path, of a group of several seeds means its best run.
+    """
     is_name = Path(reference).name == reference and reference not in ("", "..")
-    if is_name and (run := read(paths.runs_dir() / reference)):
+    if is_name and (run := at(paths.runs_dir() / reference)):
         return run
-    return read(Path(reference))
+    return at(Path(reference))
+
+
+def find_group(reference: str | os.PathLike[str]) -> Group | None:
+    """The group of several seeds of this name in the runs folder, or at this path; None where it is anything else."""
+    is_name = isinstance(reference, str) and Path(reference).name == reference
+    for place in ([paths.runs_dir() / reference] if is_name else []) + [Path(reference)]:
+        if _is_there(place):
+            return None
+        found = group(place)
+        if found is not None:
+            return found
+    return None
 
 
 def named(reference: str) -> Run:
@@ -226,14 +348,16 @@ def named(reference: str) -> Run:
 
 
 def latest() -> Run:
-    """The run that was finished last. Raises ModelError where there is none."""
+    """The run that was finished last, of a group the best. Raises ModelError where there is none."""
     done = [run for run in all_runs() if run.state == "done"]
     if not done:
         raise ModelError(
             "there is no finished run yet",
             hint="make one: textclf finetune --preset quickstart",
         )
-    return max(done, key=lambda run: str(run.document.get("updated")))
+    last = max(done, key=lambda run: str(run.document.get("updated")))
+    found = group_of(last)
+    return last if found is None else found.best
 
 
 def size(run: Run) -> int:
@@ -287,6 +411,27 @@ def remove(run: Run) -> None:
             f"run {run.name} cannot be removed whole: {err.strerror} ({err.filename})",
             hint="check who owns the folder, and delete what is left by hand",
         ) from err
+
+
+def _trained(config: dict[str, Any]) -> dict[str, Any]:
+    section = config.get("train")
+    return section if isinstance(section, dict) else {}
+
+
+def _but_seed(request: dict[str, Any]) -> str:
+    sections = {name: dict(values) for name, values in request.items() if isinstance(values, dict)}
+    sections.get("train", {}).pop("seed", None)
+    return json.dumps(sections, sort_keys=True)
+
+
+def _is_there(place: Path) -> bool:
+    with suppress(OSError, ValueError):  # what the user typed may be no path at all
+        return place.exists()
+    return False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_left(path: Path) -> bool:

@@ -43,7 +43,7 @@ class Layout:
     threshold: an answer with a lower score has no label.
     model: how the json document names the model.
     several: an answer is any number of labels; the threshold has been applied already.
-    abstains: the model may abstain, and an answer then says why.
+    abstains: the model may abstain, and an answer then says why. scoped: it says how much the text is in scope.
     form: what the model reads: `text`, `pair`, or for questions `binary` or `multiclass`.
     """
 
@@ -54,6 +54,7 @@ class Layout:
     model: str = ""
     several: bool = False
     abstains: bool = False
+    scoped: bool = False
     form: str = "text"
 
     @property
@@ -65,7 +66,7 @@ class Layout:
         """Labels and scores, None in place of a label below the threshold, or where the model abstains."""
         if prediction.abstained is not None:
             return [(None, prediction.score)]
-        floor = self.threshold
+        floor = None if self.several else self.threshold
         return [(None if floor is not None and score < floor else label, score) for label, score in prediction.scores]
 
 
@@ -99,6 +100,8 @@ def _cells(prediction: Prediction, layout: Layout, field: Callable[[str], str]) 
     pairs = [cell for label, score in scores for cell in (field(label or ""), f"{score:.6g}")]
     if layout.abstains:
         pairs.append(prediction.abstained or "")
+    if layout.scoped:
+        pairs.append(f"{prediction.in_scope:.4g}")
     if prediction.choices is not None:
         # A question may have fewer choices than labels were asked for; columns stay where they are.
         if layout.pairs is not None:
@@ -115,7 +118,11 @@ def _csv_header(layout: Layout) -> str:
     label = "answer" if layout.answers_questions else "label"
     texts = ["choice", "question"] if layout.answers_questions else ["text"] + ["text_pair"] * (layout.form == "pair")
     if layout.pairs is None:
-        scored = ["labels", "scores"] if layout.several else [label, "score", *["reason"] * layout.abstains]
+        scored = (
+            ["labels", "scores"]
+            if layout.several
+            else [label, "score", *["reason"] * layout.abstains, *["in_scope"] * layout.scoped]
+        )
         return _csv_record([*scored, *texts])
     count = min(layout.pairs, len(layout.labels))
     return _csv_record([f"{name}_{rank}" for rank in range(1, count + 1) for name in (label, "score")] + texts)
@@ -176,8 +183,11 @@ def _question_object(prediction: Prediction, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _reason(prediction: Prediction, layout: Layout) -> dict[str, str | None]:
-    return {"reason": prediction.abstained} if layout.abstains else {}
+def _reason(prediction: Prediction, layout: Layout) -> dict[str, str | float | None]:
+    reason: dict[str, str | float | None] = {"reason": prediction.abstained} if layout.abstains else {}
+    if prediction.in_scope is not None:
+        reason["in_scope"] = float(f"{prediction.in_scope:.4g}")
+    return reason
 
 
 def _document(windows: Iterable[Sequence[Prediction]], layout: Layout, *, begun: bool) -> Iterator[str]:
@@ -213,13 +223,16 @@ def _table(windows: Iterable[Sequence[Prediction]], layout: Layout) -> Iterator[
         text = _shaded(prediction) if prediction.words else terminal.safe(_in_table(prediction)[:_TABLE_TEXT])
         for label, score in layout.scores(prediction):
             name, style = ("-", "dim") if label is None else (names[label], "bold")
-            yield row(name, f"{score:.3f}{_reason_cell(prediction.abstained, layout)}", text, style)
+            share = f"  {prediction.in_scope:8.3f}" if layout.scoped else ""
+            yield row(name, f"{score:.3f}{share}{_reason_cell(prediction.abstained, layout)}", text, style)
             text = ""  # once per text, beside its best label
         if not prediction.scores:
             yield row("-", "", text, "dim")
 
     chunks = ("".join(line for prediction in window for line in rows(prediction)) for window in windows)
-    return _after(row("label", f"score{_reason_cell('reason', layout)}", "text", "dim"), chunks, even_alone=False)
+    share = "  in scope" if layout.scoped else ""
+    header = row("label", f"score{share}{_reason_cell('reason', layout)}", "text", "dim")
+    return _after(header, chunks, even_alone=False)
 
 
 def _reason_cell(reason: str | None, layout: Layout) -> str:

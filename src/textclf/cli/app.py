@@ -88,6 +88,14 @@ runs.add_to(app)
 
 def main() -> NoReturn:
     """Run the command line and exit with the code of what happened."""
+    try:
+        _main()
+    except SystemExit as end:
+        signals.end_at_once(end.code)
+        raise
+
+
+def _main() -> NoReturn:
     terminal.make_streams_safe()
     # Typer checks values with pydantic, which would first look for plug-ins in every package that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

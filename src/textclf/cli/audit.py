@@ -5,27 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from textclf import atomic
 from textclf.cli import terminal
 from textclf.cli.command import register
-from textclf.cli.options import (
-    ColumnsOpt,
-    DeviceOpt,
-    LabelColumnOpt,
-    LabelColumnsOpt,
-    LabelDelimiterOpt,
-    MinLabelCountOpt,
-    TextColumnOpt,
-    TextPairColumnOpt,
-    given,
-    names,
-)
+from textclf.cli.options import ColumnOptions, DeviceOpt, MinLabelCountOpt, as_flags, given
 from textclf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,12 +57,8 @@ def audit(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
-    text_column: TextColumnOpt = None,
-    text_pair_column: TextPairColumnOpt = None,
-    label_column: LabelColumnOpt = None,
-    label_delimiter: LabelDelimiterOpt = None,
-    label_columns: LabelColumnsOpt = None,
-    columns: ColumnsOpt = None,
+    *,
+    columns: ColumnOptions,
     min_label_count: MinLabelCountOpt = None,
     device: DeviceOpt = None,
 ) -> None:
@@ -82,16 +67,14 @@ def audit(
     from textclf.evaluation.audit import audit as run
 
     _check(output, reference)
-    settings = given(
-        text_column=text_column, text_pair_column=text_pair_column, label_column=label_column,
-        label_delimiter=label_delimiter, label_columns=names(label_columns), columns=names(columns),
-        min_label_count=min_label_count,
-    )  # fmt: skip
+    settings = given(**columns, min_label_count=min_label_count)
     with EventDisplay() as display:
         found = run(
             reference, model=model, split=split, device=device or "auto", seed=seed, on_event=display, **settings
         )
     if output is not None:
+        from textclf import atomic
+
         atomic.write_text(output, _csv(found))
     if terminal.settings.json:
         terminal.show_json(_document(found))
@@ -111,7 +94,19 @@ def audit(
         terminal.out().print(_table(found))
         terminal.say("--output FILE writes them all, with their texts")
     terminal.say('next:  fill in the column "correction" (a label, or "(drop)"), then')
-    terminal.say(f"       textclf prepare --dataset DATA --corrections {output or 'FILE'}")
+    terminal.say(f"       {_next_command(reference, settings, output)}")
+
+
+def _next_command(reference: str | None, settings: dict[str, Any], output: Path | None) -> str:
+    """What applies the review to the data that was audited."""
+    from textclf.artifact import runs
+
+    run = runs.latest() if reference is None else runs.find(reference)
+    if run is None:
+        words = ["prepare", *as_flags(given(dataset=reference, **settings))]
+    else:
+        words = ["finetune", "--config", str(run.folder / runs.CONFIG)]
+    return shlex.join(["textclf", *words, "--corrections", str(output or "FILE")])
 
 
 def _csv(found: Audit) -> str:
@@ -126,20 +121,29 @@ def _csv(found: Audit) -> str:
     for doubt in found.doubts:
         of_row = [terminal.field(guarded(text)) for text in (doubt.text, doubt.text_pair) if text is not None]
         labels = [shown(doubt.label), shown(doubt.suggested)]
-        see = guarded(doubt.see or "")
-        writer.writerow([guarded(doubt.file), doubt.row, *of_row, *labels, f"{doubt.score:.4f}", doubt.reason, see, ""])
+        see = shown(doubt.see or "")
+        writer.writerow([shown(doubt.file), doubt.row, *of_row, *labels, f"{doubt.score:.4f}", doubt.reason, see, ""])
     return buffer.getvalue()
 
 
 def _check(output: Path | None, reference: str | None) -> None:
-    """Raises UsageError where writing would destroy the data."""
+    """Raises UsageError where writing would destroy the data, or the work of who reviewed it."""
     if output is None:
         return
+    from textclf.artifact import runs
+    from textclf.data.corrections import is_reviewed
+
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder", hint=f"name a file in it: {output / 'review.csv'}")
-    source = Path(reference) if reference is not None else None
-    if source is not None and output.exists() and output.resolve().is_relative_to(source.resolve()):
+    run = runs.latest() if reference is None else runs.find(reference)
+    source = Path(reference or "") if run is None else Path(str(run.config.get("data", {}).get("dataset")))
+    if output.exists() and output.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"--output {output} is part of the data; its rows would be lost", hint="name another file")
+    if is_reviewed(output):
+        raise UsageError(
+            f"--output {output} is a review that was filled in; its corrections would be lost",
+            hint="name another file, or delete this one",
+        )
 
 
 def _document(found: Audit) -> dict[str, Any]:

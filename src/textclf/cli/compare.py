@@ -8,17 +8,7 @@ import typer
 
 from textclf.cli import terminal
 from textclf.cli.command import register
-from textclf.cli.options import (
-    ColumnsOpt,
-    DeviceOpt,
-    LabelColumnOpt,
-    LabelColumnsOpt,
-    LabelDelimiterOpt,
-    RuntimeOpt,
-    TextColumnOpt,
-    TextPairColumnOpt,
-    names,
-)
+from textclf.cli.options import ColumnOptions, DeviceOpt, MeasuredDatasetOpt, MeasuredSplitOpt, RuntimeOpt
 
 if TYPE_CHECKING:
     from textclf.evaluation.comparison import Comparison
@@ -26,7 +16,10 @@ if TYPE_CHECKING:
 
 def compare(
     models: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN...", help="Runs, model folders or Hub ids.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...", help="Runs, names of several seeds, model folders or Hub ids.", show_default=False
+        ),
     ],
     metric: Annotated[
         str | None,
@@ -36,29 +29,20 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option("--dataset", "-d", help="Another data set with the same label names.", show_default=False),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="train, validation or test. Default: test where there is one.", show_default=False),
-    ] = None,
-    text_column: TextColumnOpt = None,
-    text_pair_column: TextPairColumnOpt = None,
-    label_column: LabelColumnOpt = None,
-    label_delimiter: LabelDelimiterOpt = None,
-    label_columns: LabelColumnsOpt = None,
-    columns: ColumnsOpt = None,
+    dataset: MeasuredDatasetOpt = None,
+    split: MeasuredSplitOpt = None,
+    *,
+    columns: ColumnOptions,
     device: DeviceOpt = None,
     runtime: RuntimeOpt = None,
 ) -> None:
     """Say whether models differ by more than chance on the same labelled texts.
 
     Every model is scored anew. Runs that differ in their seed only count as one
-    model, whose result is their mean. Of every pair you get the difference, its
-    95 % interval from a paired bootstrap, McNemar's test where both are single
-    runs, and a verdict.
+    model, whose result is their mean; finetune --seeds makes such runs, and their
+    common name stands for all of them. Of every pair you get the difference, its
+    95 % interval from a paired bootstrap of texts and seeds, McNemar's test where
+    both are single runs, and a verdict.
     """
     from textclf.cli.progress import EventDisplay
     from textclf.evaluation.comparison import compare as run
@@ -70,12 +54,7 @@ def compare(
             metric=metric,
             dataset=dataset,
             split=split,
-            text_column=text_column,
-            text_pair_column=text_pair_column,
-            label_column=label_column,
-            label_delimiter=label_delimiter,
-            label_columns=names(label_columns),
-            columns=names(columns),
+            **columns,
             device=device or "auto",
             runtime=runtime or "auto",
             on_progress=lambda name, done, total: display(Phase(f"score {name}", done, total)),
@@ -113,6 +92,8 @@ def _show(found: Comparison) -> None:
             if test is None
             else f"; right alone in {test.first_only:,} and {test.second_only:,} rows, McNemar p = {test.p:.2g}"
         )
+        if one.seeds is not None:
+            tested += f"; {one.first} is better with {one.better} of {one.seeds} seeds"
         console.print(terminal.safe(one.verdict + tested), soft_wrap=True, markup=False)
 
 

@@ -10,17 +10,14 @@ from textclf.cli import terminal
 from textclf.cli.command import register
 from textclf.cli.options import (
     AbstainBelowOpt,
-    ColumnsOpt,
+    ColumnOptions,
     DeviceOpt,
     HeadCodeOpt,
-    LabelColumnOpt,
-    LabelColumnsOpt,
-    LabelDelimiterOpt,
+    MeasuredDatasetOpt,
+    MeasuredSplitOpt,
+    OutOfScopeOpt,
     RuntimeOpt,
     TargetAccuracyOpt,
-    TextColumnOpt,
-    TextPairColumnOpt,
-    names,
 )
 
 
@@ -28,20 +25,10 @@ def evaluate(
     model: Annotated[
         str | None, typer.Argument(help="Run, model folder or Hub id. Default: the latest run.", show_default=False)
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option("--dataset", "-d", help="Another data set with the same label names.", show_default=False),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="train, validation or test. Default: test where there is one.", show_default=False),
-    ] = None,
-    text_column: TextColumnOpt = None,
-    text_pair_column: TextPairColumnOpt = None,
-    label_column: LabelColumnOpt = None,
-    label_delimiter: LabelDelimiterOpt = None,
-    label_columns: LabelColumnsOpt = None,
-    columns: ColumnsOpt = None,
+    dataset: MeasuredDatasetOpt = None,
+    split: MeasuredSplitOpt = None,
+    *,
+    columns: ColumnOptions,
     slice_by: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,6 +45,15 @@ def evaluate(
     ] = None,
     abstain_below: AbstainBelowOpt = None,
     target_accuracy: TargetAccuracyOpt = None,
+    out_of_scope: OutOfScopeOpt = None,
+    out_of_scope_label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL",
+            help="Rows of this label are none of the model's: say how well they are told from the others.",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceOpt = None,
     runtime: RuntimeOpt = None,
     head: HeadCodeOpt = None,
@@ -75,14 +71,11 @@ def evaluate(
             model,
             dataset=dataset,
             split=split,
-            text_column=text_column,
-            text_pair_column=text_pair_column,
-            label_column=label_column,
-            label_delimiter=label_delimiter,
-            label_columns=names(label_columns),
-            columns=names(columns),
+            **columns,
             abstain_below=abstain_below,
             target_accuracy=target_accuracy,
+            out_of_scope=out_of_scope,
+            out_of_scope_label=out_of_scope_label,
             slice_by=tuple(dict.fromkeys(slice_by or ())),
             device=device or "auto",
             runtime=runtime or "auto",

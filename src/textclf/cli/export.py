@@ -8,7 +8,7 @@ import typer
 
 from textclf.cli import terminal
 from textclf.cli.command import register
-from textclf.cli.options import DatasetOpt, HeadCodeOpt
+from textclf.cli.options import ColumnOptions, DatasetOpt, HeadCodeOpt
 
 
 def export(
@@ -20,6 +20,8 @@ def export(
     split: Annotated[
         str | None, typer.Option(help="Texts to measure int8 on. Default: validation.", show_default=False)
     ] = None,
+    *,
+    columns: ColumnOptions,
     force: Annotated[bool, typer.Option("--force", help="Keep an int8 graph that changes many answers.")] = False,
     head: HeadCodeOpt = None,
 ) -> None:
@@ -27,7 +29,15 @@ def export(
     from textclf.cli.render import SHOWN_METRICS
     from textclf.evaluation.exporting import export as run
 
-    exported = run(model, int8=int8, dataset=dataset, split=split, force=force, head=head)
+    exported = run(
+        model,
+        int8=int8,
+        dataset=dataset,
+        split=split,
+        **columns,
+        force=force,
+        head=head,
+    )
     if terminal.settings.json:
         terminal.show_json({"model": exported.model, "written": list(exported.written), "graphs": exported.graphs})
         return

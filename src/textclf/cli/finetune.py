@@ -11,30 +11,7 @@ import typer
 from textclf import pretrained
 from textclf.cli import terminal
 from textclf.cli.command import register
-from textclf.cli.options import (
-    BalanceOpt,
-    ColumnsOpt,
-    CorrectionsOpt,
-    DatasetOpt,
-    DeviceOpt,
-    DropLeaksOpt,
-    FormOpt,
-    LabelColumnOpt,
-    LabelColumnsOpt,
-    LabelDelimiterOpt,
-    MaxRowsOpt,
-    MinLabelCountOpt,
-    OtherLabelOpt,
-    ShuffleChoicesOpt,
-    TestSizeOpt,
-    TextColumnOpt,
-    TextPairColumnOpt,
-    ThoroughOpt,
-    ValidationSizeOpt,
-    as_flags,
-    given,
-    names,
-)
+from textclf.cli.options import DataOptions, DatasetOpt, DeviceOpt, as_flags, given
 
 _LEARNING = "Learning"
 _MEMORY = "Speed and memory"
@@ -75,23 +52,8 @@ def finetune(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run of the same name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a run would take: steps, time, memory.")] = False,
-    text_column: TextColumnOpt = None,
-    text_pair_column: TextPairColumnOpt = None,
-    label_column: LabelColumnOpt = None,
-    label_delimiter: LabelDelimiterOpt = None,
-    label_columns: LabelColumnsOpt = None,
-    columns: ColumnsOpt = None,
-    validation_size: ValidationSizeOpt = None,
-    test_size: TestSizeOpt = None,
-    min_label_count: MinLabelCountOpt = None,
-    other_label: OtherLabelOpt = None,
-    balance: BalanceOpt = None,
-    max_rows: MaxRowsOpt = None,
-    form: FormOpt = None,
-    shuffle_choices: ShuffleChoicesOpt = None,
-    corrections: CorrectionsOpt = None,
-    drop_leaks: DropLeaksOpt = None,
-    thorough: ThoroughOpt = None,
+    *,
+    data: DataOptions,
     head: Annotated[
         str | None,
         typer.Option(
@@ -131,7 +93,7 @@ def finetune(
         typer.Option(
             metavar="RANK",
             help="Train low-rank adapters of this rank, such as 16; merged in the end, kept in adapter/. "
-            "Needs textclf[lora].",
+            "Needs the extra lora.",
             show_default=False,
             rich_help_panel=_LEARNING,
         ),
@@ -205,8 +167,24 @@ def finetune(
         int | None,
         typer.Option(help="Of head, order and dropout. Default: 0.", show_default=False, rich_help_panel=_LEARNING),
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            min=1,
+            metavar="N",
+            help="Make N runs with N seeds, from --seed on; their names end in -seed0, -seed1, ...",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Be done within this time.", show_default=False, rich_help_panel=_LEARNING)
+        float | None,
+        typer.Option(
+            help="Be done within this time; of several seeds, all of them.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
     ] = None,
     keep: Annotated[
         int | None,
@@ -257,13 +235,8 @@ def finetune(
         if fast and asked is not None:
             raise UsageError(f"--fast does not fine-tune, so {flag} says nothing", hint="give one of the two")
     flags = {
-        "name": model, "tokenizer": tokenizer, "allow_bin": allow_bin, "dataset": dataset, "text_column": text_column,
-        "text_pair_column": text_pair_column, "label_column": label_column, "form": form,
-        "shuffle_choices": shuffle_choices, "overflow": overflow,
-        "label_delimiter": label_delimiter, "label_columns": names(label_columns), "columns": names(columns),
-        "validation_size": validation_size, "test_size": test_size, "min_label_count": min_label_count,
-        "other_label": other_label, "balance": balance, "max_rows": max_rows,
-        "corrections": corrections, "drop_leaks": drop_leaks, "thorough": thorough,
+        "name": model, "tokenizer": tokenizer, "allow_bin": allow_bin, "dataset": dataset, **data,
+        "overflow": overflow,
         "head": head, "head_hidden": head_hidden, "head_dropout": head_dropout, "freeze": freeze, "lora": lora,
         "layer_decay": layer_decay, "prompt": prompt, "baselines": False if no_baselines else None,
         "epochs": 0.0 if fast else epochs,
@@ -280,19 +253,16 @@ def finetune(
     ]
     request = build(*layers)
     if dry_run:
-        _estimate(request)
+        _estimate(request, seeds)
+    elif seeds is not None:
+        _finetune_seeds(request, seeds, out=out, overwrite=overwrite)
     else:
-        same_data = given(
-            preset=preset, config=config, dataset=dataset, text_column=text_column, text_pair_column=text_pair_column,
-            label_column=label_column, label_delimiter=label_delimiter, label_columns=label_columns, columns=columns,
-            validation_size=validation_size, test_size=test_size, min_label_count=min_label_count,
-            other_label=other_label, balance=balance, max_rows=max_rows, form=form, shuffle_choices=shuffle_choices,
-        )  # fmt: skip
+        same_data = given(preset=preset, config=config, dataset=dataset, **data)
         repeated = [word for text in sets or [] for word in ("--set", text)]
         _finetune(request, out=out, overwrite=overwrite, same_data=[*as_flags(same_data), *repeated])
 
 
-def _estimate(request: Any) -> None:
+def _estimate(request: Any, seeds: int | None) -> None:
     from dataclasses import asdict
 
     from textclf.cli.progress import EventDisplay
@@ -303,7 +273,7 @@ def _estimate(request: Any) -> None:
     from textclf.training.estimate import estimate
 
     with EventDisplay() as display:
-        expected = estimate(request, on_event=display)
+        expected = estimate(request, seeds=seeds or 1, on_event=display)
     if terminal.settings.json:
         terminal.show_json(asdict(expected))
     else:
@@ -331,6 +301,7 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool, same_data: lis
                 "steps",
                 "step",
                 "best_step",
+                "share",
                 "stopped_early",
                 "seconds",
                 "metrics",
@@ -349,7 +320,7 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool, same_data: lis
         terminal.show(course)
     if artifact.facts is not None and artifact.facts.confusions:
         terminal.show(confusions_table([Confusion(**one) for one in artifact.facts.confusions]))
-    reference = run.name if out is None else str(run.folder)
+    reference = shlex.quote(run.name if out is None else str(run.folder))
     terminal.say(f"model: {run.model_folder}")
     terminal.say("next:")
     asked = {
@@ -368,11 +339,35 @@ def _finetune(request: Any, *, out: Path | None, overwrite: bool, same_data: lis
         terminal.say(f"  {shlex.join(['textclf', 'finetune', '--model', pretrained.BASE, *same_data])}")
 
 
+def _finetune_seeds(request: Any, seeds: int, *, out: Path | None, overwrite: bool) -> None:
+    from textclf.cli.progress import EventDisplay
+    from textclf.cli.render import seeds_document, seeds_table
+    from textclf.config import check_complete
+
+    check_complete(request)
+    from textclf.training.seeds import finetune_seeds
+
+    with EventDisplay() as display:
+        group = finetune_seeds(config=request, seeds=seeds, out=out, overwrite=overwrite, on_event=display)
+    if terminal.settings.json:
+        terminal.show_json(seeds_document(group))
+        return
+    terminal.out().print(seeds_table(group))
+    reference = shlex.quote(group.name if out is None else str(group.folder))
+    terminal.say(f"{reference} stands for its best run, {group.best.name}, where one model is asked for:")
+    for command in ("predict", "eval", "report"):
+        terminal.say(f"  textclf {command} {reference}")
+    terminal.say(f"  textclf push {reference} OWNER/NAME")
+    terminal.say("and for all of its runs beside another:")
+    terminal.say(f"  textclf compare {reference} OTHER")
+
+
 def _what_a_larger_model_adds() -> str:
     points = ", ".join(f"{name} {added:+.1f}" for name, added in pretrained.GAINS.items())
     return (
         f"a larger model may know more: the one that {pretrained.NAME} was made from (91 MB, from the Hub) had more "
-        f"points of test accuracy on our data ({points}), in about {pretrained.TIMES_SLOWER:g} times the time; "
+        f"points of test accuracy on our data ({points}; -8 and -16: so many texts of each label), in about "
+        f"{pretrained.TIMES_SLOWER:g} times the time; "
         "to try it on yours:"
     )
 

@@ -6,7 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from textclf.cli.command import Together
+
 _PANEL = "Data"
+
+
+def _names(value: str | None) -> tuple[str, ...] | None:
+    return tuple(name.strip() for name in value.split(",")) if value is not None else None
+
 
 DatasetOpt = Annotated[
     str | None,
@@ -58,14 +65,14 @@ LabelDelimiterOpt = Annotated[
 LabelColumnsOpt = Annotated[
     str | None,
     typer.Option(
-        "--label-columns", metavar="A,B,...", rich_help_panel=_PANEL,
+        "--label-columns", metavar="A,B,...", rich_help_panel=_PANEL, callback=_names,
         help="A row has any number of labels: columns of 0 and 1, one for each label.",
     ),
 ]  # fmt: skip
 ColumnsOpt = Annotated[
     str | None,
     typer.Option(
-        "--columns", metavar="A,B,...", rich_help_panel=_PANEL,
+        "--columns", metavar="A,B,...", rich_help_panel=_PANEL, callback=_names,
         help="Names of all columns of a csv or tsv without a header line.",
     ),
 ]  # fmt: skip
@@ -132,17 +139,44 @@ ThoroughOpt = Annotated[
 ]  # fmt: skip
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given, as a section for `config.build`."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def as_flags(options: dict[str, Any]) -> list[str]:
-    """Options as words of a command line, for the next command to type."""
-    flags = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
-    return [word for flag, value in flags.items() for word in ([flag] if value is True else [flag, f"{value}"])]
-
-
+_COLUMNS = {
+    "text_column": TextColumnOpt,
+    "text_pair_column": TextPairColumnOpt,
+    "label_column": LabelColumnOpt,
+    "label_delimiter": LabelDelimiterOpt,
+    "label_columns": LabelColumnsOpt,
+    "columns": ColumnsOpt,
+}
+ColumnOptions = Annotated[dict[str, Any], Together(_COLUMNS)]
+"""Where texts and labels are in a data set."""
+DataOptions = Annotated[
+    dict[str, Any],
+    Together(
+        {
+            **_COLUMNS,
+            "validation_size": ValidationSizeOpt,
+            "test_size": TestSizeOpt,
+            "min_label_count": MinLabelCountOpt,
+            "other_label": OtherLabelOpt,
+            "balance": BalanceOpt,
+            "max_rows": MaxRowsOpt,
+            "form": FormOpt,
+            "shuffle_choices": ShuffleChoicesOpt,
+            "corrections": CorrectionsOpt,
+            "drop_leaks": DropLeaksOpt,
+            "thorough": ThoroughOpt,
+        }
+    ),
+]
+"""How a data set is prepared."""
+MeasuredDatasetOpt = Annotated[
+    str | None,
+    typer.Option("--dataset", "-d", help="Another data set with the same label names.", show_default=False),
+]
+MeasuredSplitOpt = Annotated[
+    str | None,
+    typer.Option(help="train, validation or test. Default: test where there is one.", show_default=False),
+]
 DeviceOpt = Annotated[
     str | None,
     typer.Option(
@@ -154,7 +188,7 @@ RuntimeOpt = Annotated[
     typer.Option(
         "--runtime",
         metavar="NAME",
-        help="auto, onnx, int8, torch or bf16: see docs/how-to/predict-fast.md.  [default: auto]",
+        help="auto, onnx, int8, torch, bf16 or openvino: see docs/how-to/predict-fast.md.  [default: auto]",
         show_default=False,
     ),
 ]
@@ -183,8 +217,25 @@ TargetAccuracyOpt = Annotated[
         help="Abstain as often as it took for this share of the answers to be right on validation.",
     ),
 ]  # fmt: skip
+OutOfScopeOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--out-of-scope", min=0, max=1, metavar="SHARE", show_default=False,
+        help="Give no answer to texts that look less like those of training than all but this share of validation.",
+    ),
+]  # fmt: skip
 
 
-def names(columns: str | None) -> tuple[str, ...] | None:
-    """The value of `--columns` as names."""
-    return tuple(name.strip() for name in columns.split(",")) if columns is not None else None
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, as a section for `config.build`."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def as_flags(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command line, for the next command to type."""
+    words = []
+    for name, value in options.items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(",".join(value) if isinstance(value, tuple) else f"{value}")
+    return words

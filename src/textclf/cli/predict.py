@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textclf import __version__, atomic
+from textclf import __version__
 from textclf.cli import answers, terminal
 from textclf.cli.command import register
 from textclf.cli.options import (
     AbstainBelowOpt,
     DeviceOpt,
     HeadCodeOpt,
+    OutOfScopeOpt,
     RuntimeOpt,
     TargetAccuracyOpt,
     TextColumnOpt,
@@ -29,6 +30,7 @@ from textclf.cli.options import (
 from textclf.errors import UsageError
 
 if TYPE_CHECKING:
+    from textclf.atomic import Growing
     from textclf.inference.prediction import Prediction
 
 SYNC_SECONDS = 5.0
@@ -65,6 +67,7 @@ def predict(
     ] = None,
     abstain_below: AbstainBelowOpt = None,
     target_accuracy: TargetAccuracyOpt = None,
+    out_of_scope: OutOfScopeOpt = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say which words the best label rests on: table, jsonl or json.")
     ] = False,
@@ -117,7 +120,9 @@ def predict(
 
     Runtimes. onnx and torch give the same labels; auto takes torch on a
     GPU, else onnx where the model has its graph. int8 (after textclf export
-    --int8) and bf16 are faster and differ in a few labels of a thousand.
+    --int8), bf16 and openvino (an extra) are faster and round; on a CPU an
+    answer that is close to another is computed again exactly, so that hardly
+    a label differs.
 
     Where the score is below --threshold, the label is empty (null in json)
     and the score stays.
@@ -126,6 +131,11 @@ def predict(
     csv a column after the score, empty where there is an answer; in json
     "reason", null where there is one. --target-accuracy chooses the score by
     what the model file says of its answers to validation texts.
+
+    --out-of-scope 0.05 gives no answer to a text that looks less like those of
+    training than all but 5 % of the validation texts did, and says how much
+    each is in scope, 0 to 1: in tsv and csv in a column after the reason, in
+    json "in_scope". 0 only says it.
 
     A model that gives a text any number of labels, none included, writes them
     and their scores with | between them in tsv and csv (\x7c is a | in a name),
@@ -153,16 +163,20 @@ def predict(
     from textclf.inference import reading, runtimes
 
     runtimes.check(runtime or "auto", device)
-    abstains = abstain_below is not None or target_accuracy is not None
+    abstains = abstain_below is not None or target_accuracy is not None or out_of_scope is not None
     for flag, other in (("--threshold", threshold), ("--top-k", top_k)):
         if abstains and other is not None:
-            raise UsageError(f"{flag} does not go with --abstain-below or --target-accuracy", hint="leave one out")
+            raise UsageError(
+                f"{flag} does not go with --abstain-below, --target-accuracy or --out-of-scope", hint="leave one out"
+            )
     stdin = sys.stdin.buffer if sys.stdin is not None else None
     # Input first: what is wrong with it is said at once, not after seconds of loading a model.
     columns = reading.Wanted(text_column=text_column, text_pair_column=text_pair_column)
     reading.check_inputs(paths, columns, stdin=stdin)
     artifact = folder.read(hub.locate(reference))
     floor = artifact.threshold(abstain_below=abstain_below, target_accuracy=target_accuracy)
+    if out_of_scope is not None:
+        artifact.scope()  # said before the model is loaded
     if target_accuracy is not None:
         terminal.say(f"answers from a score of {floor:.4f} on, which {target_accuracy:g} on validation asks for")
     if text_pair_column is not None and artifact.form != "pair":
@@ -172,9 +186,11 @@ def predict(
         paths, dataclasses.replace(columns, form=artifact.form, trained_on=trained_on), stdin=stdin
     )
 
-    from textclf.inference.prediction import load
+    from textclf.inference.prediction import Predictor
 
-    predictor = load(artifact.folder, device=device, runtime=runtime or "auto", head=head)
+    predictor = Predictor(
+        artifact, runtimes.open_runtime(artifact, device=device, runtime=runtime or "auto", head=head)
+    )
     if reading.STDIN in paths and stdin is not None and stdin.isatty():
         terminal.say("reading texts from the terminal, one per line; Ctrl-D ends")
     count = _Count()
@@ -185,18 +201,22 @@ def predict(
         threshold=threshold,
         model=predictor.name,
         abstains=abstains,
+        scoped=out_of_scope is not None,
         several=predictor.artifact.label_set.multi,
         form=predictor.artifact.form,
     )
     encoding = sys.stdout.encoding if wanted == "table" and destination is None and sys.stdout is not None else "utf-8"
     how = [dataclasses.asdict(layout), dataclasses.asdict(columns), runtime, device, floor, explain, __version__]
+    how += [out_of_scope] if out_of_scope is not None else []
     can_resume = reading.STDIN not in paths and wanted != "table"
     of = [how, _stamps([*map(Path, paths), *sorted(artifact.folder.rglob("*"))])] if can_resume else None
     with _file(destination, of) as file:
         count.go_on(file.state)
         rest = itertools.islice(windows, count.windows, None)
         predictions = count.counted(
-            predictor.window_predictions(rest, top_k=top_k, threshold=threshold, abstain_below=floor, explain=explain)
+            predictor.window_predictions(
+                rest, top_k=top_k, threshold=threshold, abstain_below=floor, out_of_scope=out_of_scope, explain=explain
+            )
         )
         synced_at = time.monotonic()
         try:
@@ -243,18 +263,12 @@ class _Count:
 
     def say(self, max_length: int, overflow: str) -> None:
         if self.truncated and (terminal.settings.verbose or (sys.stderr is not None and sys.stderr.isatty())):
+            from textclf.cli.render import FATES
+
             terminal.say(
                 f"{self.truncated:,} of {self.texts:,} texts are longer than the {max_length:,} tokens "
-                f"that the model reads{FATES[overflow]}"
+                f"that the model reads at once and {FATES[overflow]}"
             )
-
-
-FATES = {
-    "truncate": "; their end was not seen",
-    "head-tail": "; their middle was not seen",
-    "window": " at once; they were read in overlapping windows",
-}
-"""What became of longer texts."""
 
 
 def _check_device(name: str) -> None:
@@ -319,11 +333,13 @@ class _Stream:
 
 
 @contextmanager
-def _file(destination: Path | None, of: object) -> Iterator[_Stream | atomic.Growing]:
+def _file(destination: Path | None, of: object) -> Iterator[_Stream | Growing]:
     """What takes the bytes of answers: standard output, or a file that gets its name when all is written.
 
     of: what the answers are of, where they can be gone on with by another process; else None.
     """
+    from textclf import atomic
+
     if destination is None:
         yield _Stream(terminal.write)
     elif destination.exists() and not destination.is_file():  # a named pipe or /dev/null is written to, not replaced
@@ -339,5 +355,5 @@ def _file(destination: Path | None, of: object) -> Iterator[_Stream | atomic.Gro
 
 def _stamps(files: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Path, size and time of change: what tells inputs and a model from those of another day."""
-    found = [(str(path.absolute()), path.stat()) for path in files]
+    found = [(str(path.absolute()), path.stat()) for path in files if path.exists()]  # not a link to nothing
     return [(name, facts.st_size, facts.st_mtime_ns) for name, facts in found]

@@ -9,35 +9,14 @@ import typer
 
 from textclf.cli import terminal
 from textclf.cli.command import register
-from textclf.cli.options import (
-    BalanceOpt,
-    ColumnsOpt,
-    CorrectionsOpt,
-    DatasetOpt,
-    DropLeaksOpt,
-    FormOpt,
-    LabelColumnOpt,
-    LabelColumnsOpt,
-    LabelDelimiterOpt,
-    MaxRowsOpt,
-    MinLabelCountOpt,
-    OtherLabelOpt,
-    ShuffleChoicesOpt,
-    TestSizeOpt,
-    TextColumnOpt,
-    TextPairColumnOpt,
-    ThoroughOpt,
-    ValidationSizeOpt,
-    as_flags,
-    given,
-)
+from textclf.cli.options import DataOptions, DatasetOpt, as_flags, given
 
 if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
     from rich.text import Text
 
-    from textclf.data.preparation import Prepared
+    from textclf.data.prepared import Prepared
     from textclf.data.quality import Lengths
 
 ModelOpt = Annotated[
@@ -58,36 +37,15 @@ def add_to(app: typer.Typer) -> None:
 
 def prepare(
     dataset: DatasetOpt = None,
-    text_column: TextColumnOpt = None,
-    text_pair_column: TextPairColumnOpt = None,
-    label_column: LabelColumnOpt = None,
-    label_delimiter: LabelDelimiterOpt = None,
-    label_columns: LabelColumnsOpt = None,
-    columns: ColumnsOpt = None,
-    validation_size: ValidationSizeOpt = None,
-    test_size: TestSizeOpt = None,
-    min_label_count: MinLabelCountOpt = None,
-    other_label: OtherLabelOpt = None,
-    balance: BalanceOpt = None,
-    max_rows: MaxRowsOpt = None,
-    form: FormOpt = None,
-    shuffle_choices: ShuffleChoicesOpt = None,
-    corrections: CorrectionsOpt = None,
-    drop_leaks: DropLeaksOpt = None,
-    thorough: ThoroughOpt = None,
+    *,
+    data: DataOptions,
     model: ModelOpt = None,
 ) -> None:
     """Read a data set, check it, split it and keep it ready for training."""
     from textclf import config
     from textclf.data.preparation import prepare as run
 
-    options = given(
-        dataset=dataset, text_column=text_column, text_pair_column=text_pair_column, label_column=label_column,
-        label_delimiter=label_delimiter, label_columns=label_columns, columns=columns, form=form,
-        shuffle_choices=shuffle_choices, validation_size=validation_size, test_size=test_size,
-        min_label_count=min_label_count, other_label=other_label, balance=balance, max_rows=max_rows,
-        corrections=corrections, drop_leaks=drop_leaks, thorough=thorough,
-    )  # fmt: skip
+    options = given(dataset=dataset, **data)
     prepared = run(config.build({"data": options}, where="prepare").data)
     lengths = _lengths(prepared, model) if model else None
     if terminal.settings.json:

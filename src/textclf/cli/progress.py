@@ -52,7 +52,7 @@ class EventDisplay:
             case StepDone():
                 # Short facts first: a narrow terminal cuts the line at its end.
                 facts = (
-                    f"{event.step}/{event.steps}  {duration(event.seconds_left)} left  loss {event.loss:.3f}"
+                    f"{event.step}/{event.steps}  {terminal.duration(event.seconds_left)} left  loss {event.loss:.3f}"
                     f"  {event.texts_per_second:.0f} texts/s  rate {event.learning_rate:.1e}"
                 )
                 self._bar("train", event.step, event.steps, facts)
@@ -86,15 +86,3 @@ class EventDisplay:
                 self._progress.remove_task(self._task)
             self._task, self._phase = self._progress.add_task(name, total=total, facts=""), name
         self._progress.update(self._task, completed=done, facts=facts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `42 s`, `3 min 20 s`, `1 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"

@@ -13,7 +13,7 @@ from textclf.cli.render import size
 from textclf.errors import UsageError
 
 if TYPE_CHECKING:
-    from textclf.artifact.hub import Pushed
+    from textclf.artifact.publishing import Pushed
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,12 +36,12 @@ def add_to(app: typer.Typer) -> None:
         message: Annotated[str | None, typer.Option("--message", "-m", metavar="TEXT", help="Of the commit.")] = None,
     ) -> None:
         """Publish a fine-tuned model on the Hugging Face Hub, with a model card."""
-        from textclf.artifact import hub
+        from textclf.artifact.publishing import push as run
 
         if len(names) > 2:
             raise UsageError(f"push takes MODEL and OWNER/NAME, not {len(names)} names")
         model = names[0] if len(names) == 2 else None
-        pushed = hub.push(model, names[-1], public=public, dry_run=dry_run, message=message)
+        pushed = run(model, names[-1], public=public, dry_run=dry_run, message=message)
         if terminal.settings.json:
             document = dataclasses.asdict(pushed) | {"dry_run": dry_run}
             document["files"] = [{"path": path, "size": size} for path, size in pushed.files]

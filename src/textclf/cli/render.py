@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from textclf.cli import terminal
-from textclf.cli.progress import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from textclf.abstention import Abstention
+    from textclf.artifact.runs import Group
     from textclf.evaluation.evaluation import EvalReport
     from textclf.evaluation.questions import QuestionReport
     from textclf.evaluation.slices import Slice
     from textclf.intervals import Interval
     from textclf.metrics import Confusion, LabelErrors
+    from textclf.scope import ScopeReport
     from textclf.training.estimate import Estimate
 
 SHOWN_METRICS = {
@@ -59,25 +60,19 @@ MOST_ROWS = 25
 """Rows of a table on a terminal; the rest is counted, and `--json` holds all."""
 
 
-BASELINES = {
-    "majority": "most frequent label",
-    "tfidf": "TF-IDF + linear",
-    "probe": "frozen features + linear",
-}
-"""What baselines are called, simplest first."""
-
-
 def baselines_table(
-    baselines: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]], seconds: float
+    baselines: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]], seconds: float | None = None
 ) -> Table:
     """A row per baseline, and the model last; a column per leading metric and split, and the time."""
-    names = list(baselines[0]["metrics"]["validation"])
-    cells = [(split, name) for split in ("validation", "test") if split in metrics for name in names]
+    from textclf.artifact.figures import BASELINES
+
+    measured = baselines[0]["metrics"]
+    cells = [(split, name) for split, of in measured.items() if split in metrics for name in of]
     table = new_table("beside it", *(f"{split}\n{SHOWN_METRICS[name]}" for split, name in cells), "time")
     rows = [(BASELINES[one["name"]], one["metrics"], one["seconds"]) for one in baselines]
     for title, values, spent in (*rows, ("this model", metrics, seconds)):
         shown = [f"{values[split][name]:.4f}" for split, name in cells]
-        table.add_row(title, *shown, "<1s" if spent < 1 else duration(spent))
+        table.add_row(title, *shown, "-" if spent is None else "<1s" if spent < 1 else terminal.duration(spent))
     return table
 
 
@@ -103,6 +98,63 @@ def metrics_table(
     return table
 
 
+def seeds_table(group: Group) -> Table:
+    """A row per run of a group, with what it is chosen by first; then their mean and its spread."""
+    from textclf.artifact.runs import seed_of
+
+    shown = [group.metric, *(name for name in ("accuracy", "micro_f1", "macro_f1", "loss") if name != group.metric)]
+    spread = group.spread
+    cells = [
+        (split, name)
+        for split in ("validation", "test")
+        for name in shown
+        if name in SHOWN_METRICS and name in spread.get(split, {})
+    ]
+    table = new_table("run", "seed", *(f"{split}\n{SHOWN_METRICS[name]}" for split, name in cells))
+    best = group.best
+    for run in group.runs:
+        values = [run.metrics.get(split, {}).get(name) if run.state == "done" else None for split, name in cells]
+        name = f"{run.name} *" if run is best and run.state == "done" else run.name
+        shown_values = [f"{value:.4f}" if isinstance(value, (int, float)) else "-" for value in values]
+        if run.state != "done":
+            name = f"{run.name} ({run.state})"
+        table.add_row(foreign(name), f"{seed_of(run)}", *shown_values)
+    table.add_section()
+    table.add_row("mean", "", *(f"{spread[split][name][0]:.4f}" for split, name in cells))
+    deviations = [spread[split][name][1] for split, name in cells]
+    if None not in deviations:
+        table.add_row("standard deviation", "", *(f"{one:.4f}" for one in deviations))
+    if cells:
+        table.caption = f"* best {SHOWN_METRICS[group.metric]} on validation"
+    return table
+
+
+def seeds_document(group: Group) -> dict[str, Any]:
+    """A group of runs as plain values, ready for JSON."""
+    from textclf.artifact.runs import seed_of
+
+    return {
+        "name": group.name,
+        "folder": str(group.folder),
+        "metric": group.metric,
+        "best": group.best.name if group.best.state == "done" else None,
+        "runs": [
+            {
+                "run": run.name,
+                "folder": str(run.folder),
+                "seed": seed_of(run),
+                "state": run.state,
+                "metrics": run.metrics,
+            }
+            for run in group.runs
+        ],
+        "metrics": {
+            split: {name: {"mean": mean, "deviation": deviation} for name, (mean, deviation) in found.items()}
+            for split, found in group.spread.items()
+        },
+    }
+
+
 def show_report(report: EvalReport) -> None:
     """An evaluation on stdout: metrics, labels from the worst, the largest confusions."""
     console = terminal.out()
@@ -110,8 +162,12 @@ def show_report(report: EvalReport) -> None:
         console.print(_questions_table(report.questions))
         _say_rest(len(report.questions.subjects), "subjects")
     console.print(metrics_table({report.split: report.metrics.as_dict()}, {report.split: report.intervals}))
+    if report.baselines:
+        console.print(baselines_table(report.baselines, {report.split: report.metrics.as_dict()}))
     if report.abstention is not None:
         console.print(_abstention_table(report.abstention))
+    if report.scope is not None:
+        _show_scope(report.scope)
     labels = new_table("label", "precision", "recall", "F1", "texts", "predicted", caption="labels, lowest F1 first")
     ranked = sorted(report.per_label, key=lambda one: (one.f1 is None, one.f1 or 0.0, one.label))
     for one in ranked[:MOST_ROWS]:
@@ -150,7 +206,7 @@ def confusions_table(confusions: Sequence[Confusion]) -> Table:
 
 def history_table(history: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
     """The course of the training loss and of a validation metric as sparklines; None where nothing was trained."""
-    from textclf.evaluation.charts import sparkline
+    from textclf.artifact.charts import sparkline
 
     losses = [float(line["loss"]) for line in history if isinstance(line.get("loss"), (int, float))]
     measured = [line["validation"] for line in history if isinstance(line.get("validation"), dict)]
@@ -215,6 +271,28 @@ def _abstention_table(one: Abstention) -> Table:
     return table
 
 
+def _show_scope(one: ScopeReport) -> None:
+    """How texts out of scope are told, and what some thresholds would do; the one that was asked for first."""
+    console = terminal.out()
+    if one.auroc is not None:
+        table = new_table("out of scope", "value", caption="how texts out of scope are told, by their energy")
+        table.add_row("texts in scope, and out", f"{one.rows:,}, {one.outside:,}")
+        table.add_row("ROC-AUC", f"{one.auroc:.4f} ({one.low:.4f} to {one.high:.4f})")
+        table.add_row("taken for in scope where 95 % of these are", f"{one.fpr95:.1%}")
+        if one.refused_low is not None and one.asked is not None:
+            refused = f"{one.asked.refused:.1%} ({one.refused_low:.1%} to {one.refused_high:.1%})"
+            table.add_row(f"refused by --out-of-scope {one.asked.threshold:g}", refused)
+        console.print(table)
+    points = [*([] if one.asked is None else [one.asked]), *one.points]
+    columns = ["refused out of scope"] if one.outside else []
+    table = new_table("--out-of-scope", "answered in scope", "accuracy of answers", *columns)
+    for point in points:
+        accuracy = "-" if point.accuracy is None else f"{point.accuracy:.4f}"
+        refused_cell = [] if point.refused is None else [f"{point.refused:.1%}"]
+        table.add_row(f"{point.threshold:g}", f"{point.answered:.1%}", accuracy, *refused_cell)
+    console.print(table)
+
+
 def show_estimate(estimate: Estimate) -> None:
     """A dry run on stdout."""
     table = new_table("expected", "value")
@@ -227,7 +305,8 @@ def show_estimate(estimate: Estimate) -> None:
     table.add_row(
         "steps", f"{estimate.steps:,} in {estimate.epochs:g} epochs, {estimate.micro_batches:,} forward passes an epoch"
     )
-    table.add_row("time", f"about {duration(estimate.seconds)}")
+    for_all = f", for {estimate.seeds} seeds one after another" if estimate.seeds > 1 else ""
+    table.add_row("time", f"about {terminal.duration(estimate.seconds)}{for_all}")
     table.add_row("memory", "not known here" if estimate.memory is None else f"about {size(estimate.memory)}")
     table.add_row("disk", f"about {size(estimate.disk)} while training")
     terminal.out().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -21,7 +22,9 @@ def report(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", "-f", help="html or md. Default: by the output's extension.", show_default=False),
+        typer.Option(
+            "--format", "-f", help="html, md, pdf or png. Default: by the output's extension.", show_default=False
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -34,15 +37,17 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write one page on a run: figures, confusions, mistakes, data. It holds texts of the data."""
+    """Write one page on a run: figures, confusions, mistakes, data. As html and md it holds texts of the data."""
     from textclf.evaluation.report import compose
     from textclf.evaluation.report import report as run_report
 
     if output == "-":
         if terminal.settings.json:
             raise UsageError("--json and --output - both ask for standard output", hint="give one of them")
-        _, _, text = compose(run, split=split, format=format or "html")  # type: ignore[arg-type]  # checked there
-        terminal.write(text.encode())
+        if format in ("pdf", "png") and sys.stdout.isatty():
+            raise UsageError(f"a {format} is nothing for a terminal", hint="name a file, or redirect standard output")
+        _, _, page = compose(run, split=split, format=format or "html")  # type: ignore[arg-type]  # checked there
+        terminal.write(page)
         return
     written = run_report(run, split=split, format=format, output=output)  # type: ignore[arg-type]  # checked there
     path = str(written.path.absolute())

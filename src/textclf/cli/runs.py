@@ -10,11 +10,11 @@ from typer.core import TyperGroup
 
 from textclf.cli import terminal
 from textclf.cli.command import register
-from textclf.cli.render import SHOWN_METRICS, foreign, metrics_table, new_table, size
+from textclf.cli.render import SHOWN_METRICS, foreign, metrics_table, new_table, seeds_document, seeds_table, size
 from textclf.errors import UsageError
 
 if TYPE_CHECKING:
-    from textclf.artifact.runs import Run
+    from textclf.artifact.runs import Group, Run
 
 RunArg = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run, or path of its folder.", show_default=False)]
 
@@ -53,9 +53,16 @@ def add_to(app: typer.Typer) -> None:
 
     @register(group, name="show", example="textclf runs show my-run")
     def show(run: RunArg) -> None:
-        """One run: its state, data, results and configuration."""
+        """One run: its state, data, results and configuration; of several seeds the results."""
         from textclf.artifact import runs
 
+        of_seeds = runs.find_group(run)
+        if of_seeds is not None:
+            if terminal.settings.json:
+                terminal.show_json(seeds_document(of_seeds))
+            else:
+                terminal.out().print(seeds_table(of_seeds))
+            return
         found = runs.named(run)
         if terminal.settings.json:
             terminal.show_json(_summary(found) | {"config": found.config})
@@ -64,14 +71,17 @@ def add_to(app: typer.Typer) -> None:
 
     @register(group, name="remove", example="textclf runs remove my-run")
     def remove(run: RunArg, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-        """Delete a run with its checkpoints, its model and its results."""
+        """Delete a run with its checkpoints, its model and its results; of several seeds all runs."""
         from textclf.artifact import runs
 
-        found = runs.named(run)
-        freed = runs.size(found)
+        of_seeds = runs.find_group(run)
+        doomed = [runs.named(run)] if of_seeds is None else list(of_seeds.runs)
+        found = doomed[0] if of_seeds is None else of_seeds
+        freed = sum(map(runs.size, doomed))
         if not yes and not _agreed(found, freed):
             raise typer.Exit(1)
-        runs.remove(found)
+        for one in doomed:
+            runs.remove(one)
         if terminal.settings.json:
             terminal.show_json({"removed": found.name, "path": str(found.folder), "bytes": freed})
         else:
@@ -90,13 +100,14 @@ def add_to(app: typer.Typer) -> None:
             sys.stdout.write(folder + "\n")
 
 
-def _agreed(run: Run, freed: int) -> bool:
+def _agreed(run: Run | Group, freed: int) -> bool:
     if not sys.stdin.isatty():
         raise UsageError(
             f"to remove the run {run.name} without being asked needs --yes",
             hint=f"textclf runs remove {run.name} --yes",
         )
-    return typer.confirm(f"Delete {terminal.safe(str(run.folder))} with all it holds ({size(freed)})?", err=True)
+    those = "" if not hasattr(run, "runs") else f" ({len(run.runs)} runs)"
+    return typer.confirm(f"Delete {terminal.safe(str(run.folder))}{those} with all it holds ({size(freed)})?", err=True)
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textclf.characters import UNSEEN
+from textclf.characters import field as field  # beside the rest of how foreign text is shown
+from textclf.characters import safe as safe
 from textclf.errors import ResourceError
 from textclf.redaction import redact
 
@@ -32,16 +34,6 @@ class Settings:
 
 
 settings = Settings()
-
-
-def safe(text: str) -> str:
-    r"""Foreign text on one line that no terminal acts on: control characters become `\n`, `\x1b`, `\u202e`."""
-    return UNSEEN.sub(_escape, text)
-
-
-def field(text: str) -> str:
-    r"""As `safe`, and undoable: a backslash of the text's own is doubled. Never holds a tab or a line break."""
-    return safe(text.replace("\\", "\\\\"))
 
 
 def safe_lines(text: str) -> str:
@@ -139,6 +131,18 @@ def make_streams_safe() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `42 s`, `3 min 20 s`, `1 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
@@ -146,13 +150,6 @@ def _console(*, stderr: bool) -> Console:
     if stream is None:
         raise ResourceError("standard output is closed", hint="send it to a file, or to /dev/null")
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if stream.isatty() else 120)
-
-
-def _escape(match: re.Match[str]) -> str:
-    char = match[0]
-    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
-    code = ord(char)
-    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
 
 
 def _escape_in_json(match: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from textclf.data.rows import PAIR, Rows
+from textclf.data.rows import Rows
 
 # What UTF-8 looks like when it was read as Latin-1 or Windows-1252: a leading byte and one that follows it.
 _FOLLOWING = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
@@ -38,13 +38,13 @@ def not_text(rows: Rows) -> np.ndarray:
 
     Empty texts are not among them. Of pairs, either text.
     """
-    blank = np.stack([pc.equal(pc.binary_length(pc.utf8_trim_whitespace(one)), 0).to_numpy() for one in _columns(rows)])
+    blank = np.stack([pc.equal(pc.binary_length(pc.utf8_trim_whitespace(one)), 0).to_numpy() for one in _texts(rows)])
     return ((~_matches(rows, _LETTERS) & ~blank) | _matches(rows, _ONE_WORD)).any(axis=0)  # type: ignore[no-any-return]
 
 
 def character_lengths(rows: Rows) -> np.ndarray:
     """Characters of each text, or of both texts of a pair: (rows,) int64."""
-    return np.stack([pc.utf8_length(one).to_numpy().astype(np.int64) for one in _columns(rows)]).sum(axis=0)  # type: ignore[no-any-return]
+    return np.stack([pc.utf8_length(one).to_numpy().astype(np.int64) for one in _texts(rows)]).sum(axis=0)  # type: ignore[no-any-return]
 
 
 def very_long(lengths_N: np.ndarray) -> np.ndarray:
@@ -56,8 +56,8 @@ def very_long(lengths_N: np.ndarray) -> np.ndarray:
 
 def _matches(rows: Rows, pattern: str) -> np.ndarray:
     """Where a regular expression is found: (1 or 2 texts a row, rows) bool."""
-    return np.stack([pc.match_substring_regex(one, pattern=pattern).to_numpy() for one in _columns(rows)])
+    return np.stack([pc.match_substring_regex(one, pattern=pattern).to_numpy() for one in _texts(rows)])
 
 
-def _columns(rows: Rows) -> list[pa.ChunkedArray]:
-    return [rows.table.column(name) for name in ("text", PAIR) if name in rows.table.column_names]
+def _texts(rows: Rows) -> list[pa.ChunkedArray]:
+    return [rows.table.column(name) for name in rows.text_names]

@@ -120,9 +120,9 @@ def micro_batches(
     return cuts
 
 
-def scoring_batches(lengths: np.ndarray, *, max_tokens: int) -> list[np.ndarray]:
-    """All rows once, longest first, so that a lack of memory shows at the start."""
-    return micro_batches(np.arange(len(lengths)), lengths, max_tokens=max_tokens)[::-1]
+def scoring_batches(rows: np.ndarray, lengths: np.ndarray, *, max_tokens: int) -> list[np.ndarray]:
+    """These rows once, longest first, so that a lack of memory shows at the start."""
+    return micro_batches(rows, lengths, max_tokens=max_tokens)[::-1]
 
 
 def collate(encoded: Encoded, rows: np.ndarray, *, pad_id: int) -> Batch:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from textclf.data.label_lists import LISTS
-from textclf.data.rows import PAIR, Rows, codes, label_names
+from textclf.data.rows import Rows, codes, label_names
 from textclf.errors import DataError
 
 
@@ -36,17 +35,17 @@ def drop_labels(rows: Rows, names: Collection[str]) -> Rows:
     before = rows.labels
     after = [label and tuple(name for name in label if name not in names) for label in before]
     kept = [bool(label) or not had for label, had in zip(after, before, strict=True)]
-    return _with_labels(rows, pa.array(after, LISTS)).keep(np.array(kept, dtype=bool))
+    return rows.with_columns(label=pa.array(after, LISTS)).keep(np.array(kept, dtype=bool))
 
 
 def gather_labels(rows: Rows, names: Collection[str], under: str) -> Rows:
     """All rows, these labels replaced by the one label `under`."""
     if rows.kind == "multi":
         renamed = [label and dict.fromkeys(under if name in names else name for name in label) for label in rows.labels]
-        return _with_labels(rows, pa.array([None if one is None else list(one) for one in renamed], LISTS))
+        return rows.with_columns(label=pa.array([None if one is None else list(one) for one in renamed], LISTS))
     column = rows.table.column("label")
     chosen = pc.is_in(column, value_set=pa.array(sorted(names), pa.large_string()))
-    return _with_labels(rows, pc.if_else(chosen, pa.scalar(under, pa.large_string()), column))
+    return rows.with_columns(label=pc.if_else(chosen, pa.scalar(under, pa.large_string()), column))
 
 
 def cap_labels(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
@@ -61,24 +60,17 @@ def cap_labels(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
 
 def fill_empty(rows: Rows) -> Rows:
     """All rows, with an empty text where the source has none."""
-    table = rows.table
-    for name in _text_columns(rows):
-        filled = pc.fill_null(table.column(name), pa.scalar("", pa.large_string()))
-        table = table.set_column(table.schema.get_field_index(name), name, filled)
-    return Rows(table, rows.label_order)
+    nothing = pa.scalar("", pa.large_string())
+    return rows.with_columns(**{name: pc.fill_null(rows.table.column(name), nothing) for name in rows.text_names})
 
 
 def empty(rows: Rows) -> np.ndarray:
     """Which texts, or either text of a pair, are missing or only white space: (rows,) bool."""
     blank = np.zeros(len(rows), dtype=bool)
-    for name in _text_columns(rows):
+    for name in rows.text_names:
         text = pc.fill_null(rows.table.column(name), pa.scalar("", pa.large_string()))
         blank |= _mask(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(text)), 0))
     return blank
-
-
-def _text_columns(rows: Rows) -> list[str]:
-    return ["text"] if rows.pair_column is None else ["text", PAIR]
 
 
 def label_counts(rows: Rows) -> Counter[str]:
@@ -203,11 +195,6 @@ def _too_few(rows: Rows, wanted: int, room: int, split: str) -> DataError:
         f"too few rows to cut a {split} split of {wanted:,}: of the {len(rows):,} rows of train {room:,} can be spared",
         hint=f"ask for fewer with {flag} (a share such as 0.1, or a number of rows), or add rows{cut_off}",
     )
-
-
-def _with_labels(rows: Rows, labels: pa.Array | pa.ChunkedArray) -> Rows:
-    table = rows.table
-    return replace(rows, table=table.set_column(table.schema.get_field_index("label"), "label", labels))
 
 
 def _mask(values: pa.ChunkedArray) -> np.ndarray:

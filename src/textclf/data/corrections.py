@@ -6,13 +6,15 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from textclf.data.files import data_file, unsupported
+from textclf import paths
+from textclf.characters import UNSEEN, field
+from textclf.data.files import Records, data_file, unsupported
 from textclf.data.label_lists import LISTS
 from textclf.data.records import read_records
 from textclf.data.rows import Rows
@@ -24,6 +26,8 @@ CORRECTION = "correction"
 """Column of the reviewer's verdict: empty (the row stays as it is), a label, or DROP."""
 DROP = "(drop)"
 NEEDED = ("file", "row", "label", CORRECTION)
+_DIGITS = 18
+"""Of the longest number of a row: what fits into an int64."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,16 @@ class Applied:
 
 
 def shown(label: Label) -> str:
-    """A label, or a list of them in JSON, as it stands in a cell."""
-    return guarded(label if isinstance(label, str) else json.dumps(list(label), ensure_ascii=False))
+    """A label, or a list of them in JSON, as it stands in a cell: neither a terminal nor a spreadsheet acts on it."""
+    if isinstance(label, str):
+        return field(guarded(label))
+    return UNSEEN.sub(lambda match: json.dumps(match[0])[1:-1], json.dumps(list(label), ensure_ascii=False))
 
 
 def digest(path: str) -> str:
     """SHA-256 of a file. Raises DataError where it cannot be read."""
     try:
-        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+        return hashlib.sha256(paths.expanded(path).read_bytes()).hexdigest()
     except OSError as err:
         raise DataError(f"{path} cannot be read: {err.strerror}", hint="--corrections names a csv file") from err
 
@@ -64,7 +70,7 @@ def read_verdicts(path: str) -> dict[tuple[str, int], Verdict]:
 
     Raises DataError for a file without the columns or without a verdict, and for two verdicts on one row.
     """
-    file = data_file(Path(path).expanduser())
+    file = data_file(paths.expanded(path))
     if file is None:
         raise unsupported(Path(path))
     records = read_records(file)
@@ -74,14 +80,14 @@ def read_verdicts(path: str) -> dict[tuple[str, int], Verdict]:
             f"{file.name} has no column {missing[0]!r}; corrections have {', '.join(NEEDED)}",
             hint="textclf audit writes such a file",
         )
-    columns = [_cells(records.column(name)) for name in NEEDED]
+    columns = [_cells(records, name) for name in NEEDED]
     found: dict[tuple[str, int], Verdict] = {}
     for index, (name, row, label, correction) in enumerate(zip(*columns, strict=True)):
         if not correction.strip():
             continue
         where = f"{file.name}, row {records.number(index)}"
         number = row.strip().removesuffix(".0")  # what spreadsheets make of whole numbers
-        if not (number.isascii() and number.isdecimal()):
+        if not (number.isascii() and number.isdecimal() and len(number) <= _DIGITS):
             raise DataError(
                 f"{where}: row is {row!r}, not the number of a row", hint="leave the columns file, row and label alone"
             )
@@ -97,8 +103,26 @@ def read_verdicts(path: str) -> dict[tuple[str, int], Verdict]:
     return found
 
 
-def correct(splits: Mapping[str, Rows], path: str) -> tuple[dict[str, Rows], Applied]:
+def is_reviewed(path: Path) -> bool:
+    """Whether a file is there and has a verdict in it, right or wrong: the work of a person."""
+    try:
+        file = data_file(path) if path.is_file() else None
+        records = read_records(file) if file is not None else None
+    except DataError:
+        return False
+    return (
+        records is not None
+        and CORRECTION in records.names
+        and any(cell.strip() for cell in _cells(records, CORRECTION))
+    )
+
+
+def correct(
+    splits: Mapping[str, Rows], path: str, *, other_label: str | None = None
+) -> tuple[dict[str, Rows], Applied]:
     """The splits with the corrections of a file.
+
+    other_label: under what name rare labels are gathered later, as they were when the rows were audited.
 
     Raises DataError for a row that is not in the data or has another label there than it had when it was audited, and
     for a label that no row has.
@@ -106,7 +130,9 @@ def correct(splits: Mapping[str, Rows], path: str) -> tuple[dict[str, Rows], App
     verdicts = read_verdicts(path)
     left = set(verdicts)
     names = {name for rows in splits.values() for label in rows.labels for name in _names(label)}
-    known = {cell: name for name in names for cell in (guarded(name), name)}
+    names |= {other_label} if other_label is not None else set()
+    # As a person may type a label, and, which wins, as audit writes it.
+    known = {cell: name for write in (str, guarded, shown) for name in names for cell in (write(name),)}
     if DROP in names:
         raise DataError(f"a label of the data is called {DROP!r}, which in corrections means: leave the row out")
     done: dict[str, Rows] = {}
@@ -119,7 +145,8 @@ def correct(splits: Mapping[str, Rows], path: str) -> tuple[dict[str, Rows], App
         changed = False
         for index in candidates.tolist():
             file, row = rows.table.column("file")[index].as_py(), rows.table.column("row")[index].as_py()
-            key = next((key for key in ((file, row), (guarded(file), row)) if key in verdicts), None)
+            cells = (file, guarded(file), shown(file))
+            key = next(((cell, row) for cell in cells if (cell, row) in verdicts), None)
             if key is None:
                 continue
             left.discard(key)
@@ -128,7 +155,7 @@ def correct(splits: Mapping[str, Rows], path: str) -> tuple[dict[str, Rows], App
             if new is not None and _same(new, now):
                 unchanged += 1
                 continue
-            if verdict.label not in _cells_of(now):
+            if not _was(verdict.label, now, other_label):
                 raise DataError(
                     f"{verdict.where}: {rows.where(index)} was audited with label {verdict.label!r}, "
                     f"and has {_cells_of(now)[0]!r} now",
@@ -151,9 +178,8 @@ def correct(splits: Mapping[str, Rows], path: str) -> tuple[dict[str, Rows], App
     return done, Applied(Path(path).name, digest(path), relabelled, dropped, unchanged)
 
 
-def _cells(column: object) -> list[str]:
-    values = column.to_pylist() if isinstance(column, (pa.Array, pa.ChunkedArray)) else list(column)  # type: ignore[call-overload]
-    return ["" if value is None else str(value) for value in values]
+def _cells(records: Records, name: str) -> list[str]:
+    return ["" if value is None else str(value) for value in records.values(name)]
 
 
 def _names(label: Label | None) -> tuple[str, ...]:
@@ -165,7 +191,22 @@ def _cells_of(label: Label | None) -> list[str]:
     if label is None:
         return [""]
     plain = label if isinstance(label, str) else json.dumps(list(label), ensure_ascii=False)
-    return [plain, guarded(plain)]
+    return [plain, guarded(plain), shown(label)]
+
+
+def _was(cell: str, now: Label | None, other_label: str | None) -> bool:
+    """Whether a cell of the review names the label that a row has now: several of them in any order, rare ones under
+    the name that they are gathered under."""
+    if cell in _cells_of(now):
+        return True
+    if now is None or isinstance(now, str):
+        return now is not None and other_label is not None and cell in (other_label, guarded(other_label))
+    try:
+        names = {str(name) for name in json.loads(cell)}
+    except (ValueError, TypeError):
+        return False
+    gathered = set(now) - names
+    return names - {other_label} <= set(now) and bool(gathered) == (other_label in names - set(now))
 
 
 def _same(one: Label, other: Label | None) -> bool:
@@ -199,7 +240,4 @@ def _with_labels(rows: Rows, labels: list[Label | None]) -> Rows:
     values = pa.array(
         [None if label is None else label if isinstance(label, str) else list(label) for label in labels], kind
     )
-    table = rows.table
-    return replace(
-        rows, table=table.set_column(table.schema.get_field_index("label"), "label", pa.chunked_array([values]))
-    )
+    return rows.with_columns(label=pa.chunked_array([values]))

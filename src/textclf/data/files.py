@@ -144,15 +144,21 @@ def checked_start(file: DataFile, data: bytes) -> bytes:
     for magic, kind in _MAGIC.items():
         if data.startswith(magic):
             raise DataError(f"{file.path} does not hold {file.format}: it is {kind}")
-    if data.startswith(_UTF16):
-        raise DataError(
-            f"{file.path} is UTF-16 text; textclf reads UTF-8",
-            hint=f"convert it: iconv -f UTF-16 -t UTF-8 {file.path.name} > utf8-{file.path.name}",
-        )
+    check_not_utf16(file, data)
     data = data.removeprefix(_BOM)
     if not data.strip():
         raise DataError(f"{file.path} is empty", hint="a file of rows begins with a header line, such as text,label")
     return data
+
+
+def check_not_utf16(file: DataFile, data: bytes) -> None:
+    """Raise DataError where these first bytes of a text file begin as UTF-16 does."""
+    if data.startswith(_UTF16):
+        name = file.path.name
+        raise DataError(
+            f"{file.path} is UTF-16 text; textclf reads UTF-8",
+            hint=f"convert it: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+        )
 
 
 def check_utf8(file: DataFile, data: bytes, *, lines: int = 0, position: int = 0) -> None:

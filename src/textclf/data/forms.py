@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
+from textclf.answers import Answers
 from textclf.data.choices import CORRECT, LETTERS, VERDICTS, choice_scores, shown
 from textclf.data.questions import CHOICES, LIST, SUBJECT
 from textclf.data.rows import PAIR, QUESTION, Rows
-
-if TYPE_CHECKING:
-    from textclf.intervals import Answers
-    from textclf.labels import LabelSet
+from textclf.labels import LabelSet
 
 Form: TypeAlias = Literal["binary", "multiclass"]
 
@@ -37,8 +35,7 @@ def formed(rows: Rows, form: Form, *, shuffle: np.random.Generator | None = None
             orders = [shuffle.permutation(len(one)).tolist() for one in choices]
             choices = [[one[index] for index in order] for one, order in zip(choices, orders, strict=True)]
             answers = [order.index(answer) for order, answer in zip(orders, answers, strict=True)]
-        return _with(
-            rows,
+        return rows.with_columns(
             **{
                 PAIR: pa.array(map(shown, choices), pa.large_string()),
                 "label": pa.array([LETTERS[answer] for answer in answers], pa.large_string()),
@@ -51,8 +48,7 @@ def formed(rows: Rows, form: Form, *, shuffle: np.random.Generator | None = None
     label = [
         VERDICTS[place == answer] for answer, one in zip(answers, choices, strict=True) for place in range(len(one))
     ]
-    made = _with(
-        repeated,
+    made = repeated.with_columns(
         **{
             PAIR: pa.array([choice for one in choices for choice in one], pa.large_string()),
             "label": pa.array(label, pa.large_string()),
@@ -113,8 +109,6 @@ def questions_of(rows: Rows) -> Questions | None:
 
 def answers_of(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet, questions: Questions | None) -> Answers:
     """What a model said to rows, and to the questions that they make up. probs_NC: (rows, num_labels) float32."""
-    from textclf.intervals import Answers
-
     if questions is None:
         return Answers(targets=targets, probs_NC=probs_NC, label_set=label_set)
     return Answers(
@@ -125,10 +119,3 @@ def answers_of(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet, q
         right_Q=questions.right(probs_NC, label_set.label2id),
         score_Q=questions.scores(probs_NC, label_set.label2id),
     )
-
-
-def _with(rows: Rows, **columns: pa.Array) -> Rows:
-    table = rows.table
-    for name, column in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), name, column)
-    return replace(rows, table=table)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textclf import signals
 from textclf.data.catalog import CATALOG, nearest
 from textclf.data.files import Records
 from textclf.data.forms import Form
@@ -66,7 +67,7 @@ def _hub_records(name: str, split: str, dataset: Any, notes: list[str]) -> Recor
     return Records(f"{name} {split}", tuple(dataset.column_names), column, names, None, said)
 
 
-def open_hub(repo: str, config: str | None, *, name: str, min_label_count: int | None = None) -> HubSource:
+def open_hub(repo: str, config: str | None, *, name: str) -> HubSource:
     """A data set by its id.
 
     Raises HubError when it is unknown, gated, or neither reachable nor cached, RefusedError as `check_listing`.
@@ -88,12 +89,12 @@ def open_hub(repo: str, config: str | None, *, name: str, min_label_count: int |
                 f"{repo}: the Hub refused the access token ({err.response.status_code})",
                 hint="log in again with `hf auth login`, or unset HF_TOKEN",
             ) from err
-        return _from_cache(repo, config, name, min_label_count, err)
+        return _from_cache(repo, config, name, err)
     except (_transport_error(), OSError) as err:
-        return _from_cache(repo, config, name, min_label_count, err)
+        return _from_cache(repo, config, name, err)
     check_listing(repo, info.card_data.to_dict() if info.card_data is not None else {})  # type: ignore[no-untyped-call]
     # A short id such as `imdb` has a full one, and only that one can be loaded (datasets 5.2 with hub 2.4).
-    return HubSource(name, info.id, config, info.sha, min_label_count)
+    return HubSource(name, info.id, config, info.sha)
 
 
 def check_listing(repo: str, card: Mapping[str, Any]) -> None:
@@ -117,9 +118,7 @@ def check_listing(repo: str, card: Mapping[str, Any]) -> None:
                 )
 
 
-def _from_cache(
-    repo: str, config: str | None, name: str, min_label_count: int | None, unreachable: Exception
-) -> HubSource:
+def _from_cache(repo: str, config: str | None, name: str, unreachable: Exception) -> HubSource:
     """The set as `datasets` has it cached. Raises HubError when it has not."""
     from datasets.packaged_modules.cache.cache import Cache
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -142,7 +141,7 @@ def _from_cache(
         ) from err
     revision = _cached_revision(loaded)
     note = f"{reason}: read from the cache of `datasets`, commit {revision or 'unknown'}"
-    return HubSource(name, repo, config, revision, min_label_count, loaded=loaded, notes=(note,))
+    return HubSource(name, repo, config, revision, loaded=loaded, notes=(note,))
 
 
 def _load(repo: str, config: str | None, revision: str | None) -> DatasetDict:
@@ -151,7 +150,7 @@ def _load(repo: str, config: str | None, revision: str | None) -> DatasetDict:
         import datasets
 
         with _quietly():
-            loaded = datasets.load_dataset(repo, config, revision=revision)
+            loaded = signals.leavable(lambda: datasets.load_dataset(repo, config, revision=revision))
     if not isinstance(loaded, datasets.DatasetDict):
         raise HubError(f"{repo}: {type(loaded).__name__} where a set of splits was expected")
     return loaded

@@ -100,8 +100,7 @@ def read_indicators(records: Records, names: Sequence[str]) -> pa.Array:
     lists: list[list[str] | None] | None = None
     hidden: list[int] = []
     for name in names:
-        column = records.column(name)
-        cells = column if isinstance(column, list) else column.to_pylist()
+        cells = records.values(name)
         if lists is None:
             lists, hidden = [[] for _ in cells], [0] * len(cells)
         for index, cell in enumerate(cells):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,82 +13,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from textclf import atomic, config, paths
+from textclf import config, paths
 from textclf.config import DataConfig
-from textclf.data import anomalies, cleaning, columns, copies, corrections, forms, quality, questions, shift
+from textclf.data import anomalies, cleaning, copies, corrections, forms, quality, shift
 from textclf.data.choices import VERDICTS
-from textclf.data.files import Records
-from textclf.data.quality import Finding, Lengths
-from textclf.data.rows import PAIR, SPLIT_NAMES, SPLITS, TEXT_ID, Rows, codes, number_texts, spelled
+from textclf.data.labelled import Reading, check_form, read
+from textclf.data.prepared import PREPARATION_VERSION, Dropped, Prepared, cached, fingerprint_of, keep
+from textclf.data.rows import SPLITS, Rows, codes, number_texts
 from textclf.data.sources import Source, open_source
 from textclf.errors import DataError, UsageError
 from textclf.labels import LabelSet, in_natural_order
 
-PREPARATION_VERSION = 3
-"""Raised whenever the same data and settings would be prepared into something else."""
-
-_DOCUMENT = "dataset.json"
 _FORGOTTEN = ("dataset", "min_label_count", "corrections")
 """Settings that do not enter the key as they are: the content of the files and the resolved count do."""
 _QUICK = 2_000_000
 """Characters up to which near copies are looked for unasked: half a second."""
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Rows of a split of the source that were left out, and why."""
-
-    split: str
-    rows: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A data set ready to train on. Its splits lie in `folder` as parquet.
-
-    name: catalog name, Hub id, or the last name of the file or folder.
-    splits: rows of train, validation and, unless forgone, test.
-    label_counts: split -> label -> rows, for every label of the set, in its order.
-    fingerprint: SHA-256 of the content (texts, labels, splits, order of the labels), wherever it came from.
-    repository, revision: id and commit on the Hub, or None.
-    steps: what was read and cut, in words.
-    form: how rows are shown to a model: `text`, `pair`, or for questions with choices `binary` or `multiclass`.
-    text_pair_column: column of the second texts of pairs.
-    lengths: how many characters the texts of each split have. shifts: split -> ROC-AUC of telling its texts from those
-        of train, where that was asked for. corrected: what a file of corrections did.
-    from_cache: whether an earlier preparation was taken.
-    """
-
-    folder: Path
-    name: str
-    label_set: LabelSet
-    splits: dict[str, int]
-    label_counts: dict[str, dict[str, int]]
-    text_column: str
-    label_column: str
-    fingerprint: str
-    repository: str | None
-    revision: str | None
-    dropped: tuple[Dropped, ...]
-    findings: tuple[Finding, ...]
-    steps: tuple[str, ...]
-    from_cache: bool
-    form: str = "text"
-    text_pair_column: str | None = None
-    lengths: dict[str, Lengths] = field(default_factory=dict)
-    shifts: dict[str, float] = field(default_factory=dict)
-    corrected: corrections.Applied | None = None
-
-    def rows(self, split: str) -> Rows:
-        """The rows of one split; texts and labels are never null. Raises UsageError for a split that is not there."""
-        if split not in self.splits:
-            raise UsageError(f"{self.name} has no {split} split; it has {', '.join(self.splits)}")
-        return Rows(_read_parquet(self.folder / f"{split}.parquet"), self.label_set.names)
 
 
 def prepare(dataset: str | Path | DataConfig, **settings: Any) -> Prepared:
@@ -106,7 +45,7 @@ def prepare(dataset: str | Path | DataConfig, **settings: Any) -> Prepared:
     least = wanted.min_label_count or source.min_label_count or 1
     folder = _folder(source, wanted, least)
     try:
-        return _cached(folder) or _prepare(source, wanted, least, folder)
+        return cached(folder) or _prepare(source, wanted, least, folder)
     except DataError as err:
         if source.name in err.message:
             raise
@@ -114,147 +53,9 @@ def prepare(dataset: str | Path | DataConfig, **settings: Any) -> Prepared:
         raise DataError(f"{source.name}: {err.message}", hint=err.hint) from err
 
 
-def read_labelled(
-    dataset: str | Path,
-    *,
-    text_column: str | None = None,
-    text_pair_column: str | None = None,
-    label_column: str | None = None,
-    label_delimiter: str | None = None,
-    label_columns: tuple[str, ...] | None = None,
-    columns: tuple[str, ...] | None = None,
-    form: str = "text",
-    split: str = "test",
-) -> Rows:
-    """The labelled rows of one split of a data set, as the source has them, for measuring a model on other data.
-
-    A lone file, which has no splits, gives all its rows. Rows without label are left out with a warning; an
-    empty text is kept. form: what the model reads, as in `Prepared`. Raises DataError when the source has splits
-    but not this one, no label at all, or single texts where the model reads pairs.
-    """
-    source = open_source(str(dataset))
-    wanted = DataConfig(
-        text_column=text_column,
-        text_pair_column=text_pair_column,
-        label_column=label_column,
-        label_delimiter=label_delimiter,
-        label_columns=label_columns,
-        columns=columns,
-    )
-    question_form: forms.Form | None = "binary" if form == "binary" else "multiclass" if form == "multiclass" else None
-    _check_form(question_form, wanted)
-    reading = _read(source, wanted, question_form)
-    if form in ("text", "pair") and (reading.choice.pair is not None) != (form == "pair"):
-        raise DataError(
-            f"{source.name} has single texts; this model reads pairs of texts"
-            if form == "pair"
-            else f"{source.name} has pairs of texts; this model reads single texts",
-            hint="name the columns with --text-column" + (" and --text-pair-column" if form == "pair" else ""),
-        )
-    name = SPLIT_NAMES.get(split, split) if source.has_splits else "train"
-    if name not in reading.splits:
-        raise DataError(f"{source.name} has no {split} split; it has {', '.join(reading.splits)}")
-    rows = reading.splits[name]
-    labelled = cleaning.drop_unlabelled(rows)
-    if not len(labelled):
-        raise DataError(f"{source.name}: no row has a label in column {reading.choice.label_source!r}")
-    if len(labelled) < len(rows):
-        logger.warning("%s: %s rows without label are left out", source.name, f"{len(rows) - len(labelled):,}")
-    filled = cleaning.fill_empty(labelled)
-    return forms.formed(filled, question_form) if question_form is not None else filled
-
-
-def read_column(
-    dataset: str | Path, column: str, rows: Rows, *, columns_of_file: tuple[str, ...] | None = None
-) -> list[Any]:
-    """What another column of a data set says of rows that were read from it: (rows,), None where it says nothing.
-
-    columns_of_file: names of all columns of a csv or tsv without a header line. Raises DataError where a file that
-    the rows come from has no such column.
-    """
-    wanted = set(pc.unique(rows.table.column("file")).to_pylist())
-    said: dict[tuple[str, int], Any] = {}
-    for parts in open_source(str(dataset)).records(columns_of_file).values():
-        for part in parts:
-            if part.file in wanted:
-                columns.require(part, column, "--slice-by")
-                said |= {(part.file, part.number(place)): one for place, one in enumerate(part.values(column))}
-    places = zip(rows.table.column("file").to_pylist(), rows.table.column("row").to_pylist(), strict=True)
-    return [said.get(place) for place in places]
-
-
-# --- reading ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Reading:
-    splits: dict[str, Rows]
-    choice: columns.Choice
-    steps: tuple[str, ...]
-
-
 def _config(dataset: str | Path | DataConfig, settings: Mapping[str, Any]) -> DataConfig:
     base = dataclasses.asdict(dataset) if isinstance(dataset, DataConfig) else {"dataset": str(dataset)}
     return config.build({"data": base}, {"data": dict(settings)}, where="prepare").data
-
-
-def _read(source: Source, wanted: DataConfig, form: forms.Form | None) -> _Reading:
-    """The rows of each split, with the columns found or told; questions as `read_questions` gives them."""
-    records = source.records(wanted.columns)
-    first = records.get("train") or next(iter(records.values()))
-    if form is not None:
-        return _read_questions(source, records, first[0], wanted)
-    choice = columns.choose(
-        first[0],
-        text_column=wanted.text_column,
-        text_pair_column=wanted.text_pair_column,
-        label_column=wanted.label_column,
-        label_delimiter=wanted.label_delimiter,
-        label_columns=wanted.label_columns,
-    )
-    order = columns.order_of_names((part for parts in records.values() for part in parts), choice)
-    if choice.names_column is not None and order is None:
-        choice = dataclasses.replace(choice, names_column=None)
-    steps = [*source.notes]
-    splits = {}
-    for split, parts in records.items():
-        steps += [note for part in parts for note in part.notes]
-        splits[split], notes = columns.read_rows(parts, choice, order)
-        steps += notes
-        steps.append(f"read {len(splits[split]):,} rows of {split} from {_files(parts)}")
-    steps.append(_said(choice))
-    return _Reading(splits, choice, tuple(steps))
-
-
-def _read_questions(
-    source: Source, records: Mapping[str, list[Records]], first: Records, wanted: DataConfig
-) -> _Reading:
-    found = questions.require_questions(first, text_column=wanted.text_column, label_column=wanted.label_column)
-    steps = [*source.notes]
-    splits = {}
-    for split, parts in records.items():
-        steps += [note for part in parts for note in part.notes]
-        splits[split] = questions.read_questions(parts, found)
-        steps.append(f"read {len(splits[split]):,} questions of {split} from {_files(parts)}")
-    assert found.answer is not None
-    listed = ", ".join(map(repr, found.choices))
-    steps.append(f"questions are in column {found.question!r}, choices in {listed}, answers in {found.answer!r}")
-    return _Reading(splits, columns.Choice(found.question, found.answer), tuple(steps))
-
-
-def _said(choice: columns.Choice) -> str:
-    named = f", their order from {choice.label!r}" if choice.names_column is not None else ""
-    several = ", any number of them a row" if choice.several else ""
-    pairs = f" and {choice.pair!r}, in pairs" if choice.pair is not None else ""
-    return f"texts are in column {choice.text!r}{pairs}, labels in {choice.label_source!r}{named}{several}"
-
-
-def _files(parts: list[Any]) -> str:
-    names = [part.file for part in parts]
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]} ({len(names)} files)"
-
-
-# --- preparing --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -272,8 +73,8 @@ class _Log:
 
 def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Prepared:
     form = wanted.form or source.form
-    _check_form(form, wanted)
-    reading = _read(source, wanted, form)
+    check_form(form, wanted)
+    reading = read(source, wanted, form)
     log = _Log([*reading.steps])
     choice = reading.choice
     reading, corrected = _corrected(reading, wanted, log)
@@ -306,7 +107,7 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
         label_counts=_counts(splits, label_set),
         text_column=choice.text,
         label_column=choice.label_source,
-        fingerprint=_fingerprint(splits, label_set),
+        fingerprint=fingerprint_of(splits, label_set),
         repository=source.repository,
         revision=source.revision,
         dropped=tuple(log.dropped),
@@ -319,37 +120,14 @@ def _prepare(source: Source, wanted: DataConfig, least: int, folder: Path) -> Pr
         shifts=shifts,
         corrected=corrected,
     )
-    _keep(prepared, splits)
+    keep(prepared, splits)
     return prepared
 
 
-def _check_form(form: forms.Form | None, wanted: DataConfig) -> None:
-    """Raises UsageError for settings that mean nothing to questions, or to anything else."""
-    if wanted.shuffle_choices and form != "multiclass":
-        raise UsageError(
-            "--shuffle-choices is for questions with choices that are read together",
-            hint="give --form multiclass too, or leave it out",
-        )
-    if form is None:
-        return
-    together = "keeps the choices of a question together"
-    rare = wanted.min_label_count if wanted.min_label_count != 1 else None  # 1 drops nothing
-    for flag, given, why in (
-        ("--text-pair-column", wanted.text_pair_column, "finds question and choices itself"),
-        ("--label-delimiter", wanted.label_delimiter, "has one answer a question"),
-        ("--label-columns", wanted.label_columns, "has one answer a question"),
-        ("--other-label", wanted.other_label, "has letters or verdicts as labels"),
-        ("--balance", wanted.balance if form == "binary" else None, together),
-        ("--min-label-count", rare if form == "binary" else None, together),
-    ):
-        if given is not None:
-            raise UsageError(f"{flag} does not go with form {form}, which {why}", hint=f"leave out {flag}")
-
-
-def _corrected(reading: _Reading, wanted: DataConfig, log: _Log) -> tuple[_Reading, corrections.Applied | None]:
+def _corrected(reading: Reading, wanted: DataConfig, log: _Log) -> tuple[Reading, corrections.Applied | None]:
     if wanted.corrections is None:
         return reading, None
-    splits, applied = corrections.correct(reading.splits, wanted.corrections)
+    splits, applied = corrections.correct(reading.splits, wanted.corrections, other_label=wanted.other_label)
     already = f", {applied.unchanged:,} had their new label already" if applied.unchanged else ""
     log.steps.append(
         f"corrections of {applied.file}: {quality.counted(applied.relabelled, 'row')} relabelled, "
@@ -358,7 +136,7 @@ def _corrected(reading: _Reading, wanted: DataConfig, log: _Log) -> tuple[_Readi
     return dataclasses.replace(reading, splits=splits), applied
 
 
-def _only_labelled(source: Source, reading: _Reading, log: _Log) -> dict[str, Rows]:
+def _only_labelled(source: Source, reading: Reading, log: _Log) -> dict[str, Rows]:
     """Rows with labels. A split that has none is no split; train has to have some."""
     if "train" not in reading.splits:
         raise DataError(
@@ -546,6 +324,11 @@ def _without_leaks(
         elsewhere = np.concatenate([np.zeros(0, np.int64), *(found.loose[split] for split in others)])
         kept["train"] = splits["train"].keep(~_met(found, "train", elsewhere))
         log.drop("train", splits["train"], kept["train"], "a copy of it is in validation or test")
+        if not len(kept["train"]):
+            raise DataError(
+                "--drop-leaks train leaves no row in train: all have copies in validation or test",
+                hint="--drop-leaks test drops the copies in validation and test instead",
+            )
         if label_set is not None:
             lost = [name for name in label_set.names if not cleaning.label_counts(kept["train"])[name]]
             lost = [name for name in lost if cleaning.label_counts(splits["train"])[name]]
@@ -580,8 +363,9 @@ def _met(found: copies.Copies, split: str, elsewhere: np.ndarray) -> np.ndarray:
 def _shifts(splits: dict[str, Rows], wanted: DataConfig) -> dict[str, float]:
     if not wanted.thorough:
         return {}
-    found = {split: shift.split_shift(splits["train"], splits[split], seed=wanted.seed) for split in splits}
-    return {split: area for split, area in found.items() if area is not None and split != "train"}
+    train, others = splits["train"], [split for split in splits if split != "train"]
+    found = {split: shift.split_shift(train, splits[split], seed=wanted.seed) for split in others}
+    return {split: area for split, area in found.items() if area is not None}
 
 
 def _balanced(train: Rows, wanted: DataConfig, log: _Log) -> Rows:
@@ -620,9 +404,6 @@ def _counts(splits: dict[str, Rows], label_set: LabelSet) -> dict[str, dict[str,
     return {split: {name: counts[name] for name in label_set.names} for split, counts in counted.items()}
 
 
-# --- keeping ----------------------------------------------------------------------------------------------------
-
-
 def _folder(source: Source, wanted: DataConfig, least: int) -> Path:
     settings = {name: value for name, value in dataclasses.asdict(wanted).items() if name not in _FORGOTTEN}
     settings["form"] = wanted.form or source.form
@@ -630,63 +411,3 @@ def _folder(source: Source, wanted: DataConfig, least: int) -> Path:
     key = json.dumps([PREPARATION_VERSION, source.identity(), least, settings], sort_keys=True)
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return paths.cache_dir() / "prepared" / f"{paths.slug(source.name)}-{digest[:12]}"
-
-
-def _fingerprint(splits: dict[str, Rows], label_set: LabelSet) -> str:
-    digest = hashlib.sha256(json.dumps([label_set.names, {s: len(rows) for s, rows in splits.items()}]).encode())
-    for rows in splits.values():
-        for column in ("text", "label", *([PAIR] if rows.pair_column is not None else [])):
-            for piece in spelled(rows.table.column(column)):
-                digest.update(piece)
-    return digest.hexdigest()
-
-
-def _keep(prepared: Prepared, splits: dict[str, Rows]) -> None:
-    from pyarrow import parquet
-
-    with atomic.new_folder(prepared.folder, manifest=True) as draft:
-        for split, rows in splits.items():
-            parquet.write_table(rows.table.drop_columns(TEXT_ID), draft / f"{split}.parquet", compression="zstd")
-        atomic.write_json(draft / _DOCUMENT, _document(prepared))
-
-
-def _document(prepared: Prepared) -> dict[str, Any]:
-    document = dataclasses.asdict(prepared)
-    for name in ("folder", "from_cache", "label_set"):
-        del document[name]
-    label_set = prepared.label_set
-    return {"version": PREPARATION_VERSION, "labels": list(label_set.names), "kind": label_set.kind, **document}
-
-
-def _cached(folder: Path) -> Prepared | None:
-    """What an earlier preparation left; None when there is nothing, or it is damaged."""
-    if not folder.is_dir():
-        return None
-    damage = atomic.verify(folder)
-    if damage is not None:
-        logger.warning("%s is damaged (%s) and is made anew", folder, damage)
-        return None
-    document = json.loads((folder / _DOCUMENT).read_text(encoding="utf-8"))
-    del document["version"]
-    return Prepared(
-        folder=folder,
-        label_set=LabelSet(tuple(document.pop("labels")), document.pop("kind")),
-        dropped=tuple(Dropped(**dropped) for dropped in document.pop("dropped")),
-        findings=tuple(Finding(**finding) for finding in document.pop("findings")),
-        steps=tuple(document.pop("steps")),
-        lengths={split: Lengths(**lengths) for split, lengths in document.pop("lengths").items()},
-        corrected=corrections.Applied(**corrected) if (corrected := document.pop("corrected")) else None,
-        from_cache=True,
-        **document,
-    )
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    from pyarrow import parquet
-
-    try:
-        return parquet.ParquetFile(path).read()  # read_table loads 40 MB of code for folders and filters
-    except (OSError, pa.ArrowException) as err:
-        raise DataError(
-            f"{path} cannot be read; the cache was changed meanwhile", hint="run the command again: it is made anew"
-        ) from err

@@ -130,8 +130,8 @@ def _read_part(records: Records, columns: QuestionColumns) -> Rows:
     for name in columns.names:
         if records.names.count(name) != 1:
             raise DataError(f"{records.file}: no column {name!r}, or several", hint=_listed(records))
-    questions = [None if value is None else str(value) for value in _values(records, columns.question)]
-    cells = [_values(records, name) for name in columns.choices]
+    questions = [None if value is None else str(value) for value in records.values(columns.question)]
+    cells = [records.values(name) for name in columns.choices]
     choices: list[tuple[str, ...]] = []
     marks: list[tuple[str, ...] | None] = []
     for index, values in enumerate(zip(*cells, strict=True)):
@@ -148,13 +148,8 @@ def _read_part(records: Records, columns: QuestionColumns) -> Rows:
     table = table.append_column(CHOICES, pa.array(map(list, choices), LIST))
     subjects = [""] * len(questions)
     if columns.subject is not None and columns.subject in records.names:
-        subjects = ["" if value is None else str(value) for value in _values(records, columns.subject)]
+        subjects = ["" if value is None else str(value) for value in records.values(columns.subject)]
     return replace(rows, table=table.append_column(SUBJECT, pa.array(subjects, pa.large_string())))
-
-
-def _values(records: Records, name: str) -> list[Any]:
-    column = records.column(name)
-    return column if isinstance(column, list) else column.to_pylist()
 
 
 def _unpacked(where: str, value: Any) -> tuple[Any, tuple[str, ...] | None]:
@@ -183,7 +178,7 @@ def _answers(
 ) -> list[str | None]:
     """The letter of each answer, None where there is none."""
     declared = records.class_names.get(name)
-    values = [_plain_answer(value) for value in _values(records, name)]
+    values = [_plain_answer(value) for value in records.values(name)]
     if declared is not None and not all(_LETTER.fullmatch(one) for one in declared):
         values = [declared[one] if isinstance(one, int) and 0 <= one < len(declared) else one for one in values]
     read = _reader(values, choices, marks)

@@ -61,6 +61,11 @@ class Rows:
         return self.table.column(PAIR) if PAIR in self.table.column_names else None
 
     @property
+    def text_names(self) -> tuple[str, ...]:
+        """The columns of texts: one, or both of pairs."""
+        return ("text",) if self.pair_column is None else ("text", PAIR)
+
+    @property
     def has_questions(self) -> bool:
         """Whether the rows are questions with choices, or each a question with one choice."""
         return QUESTION in self.table.column_names
@@ -88,6 +93,13 @@ class Rows:
     def where(self, index: int) -> str:
         """`file, row N` of one row, for messages."""
         return f"{self.table.column('file')[index].as_py()}, row {self.table.column('row')[index].as_py()}"
+
+    def with_columns(self, **columns: pa.Array | pa.ChunkedArray) -> Rows:
+        """The rows with other values in some of their columns, (rows,) each."""
+        table = self.table
+        for name, values in columns.items():
+            table = table.set_column(table.schema.get_field_index(name), name, values)
+        return replace(self, table=table)
 
     def take(self, indices: np.ndarray) -> Rows:
         """The rows at these positions (int64), in this order."""

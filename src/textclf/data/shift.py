@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from textclf.data.rows import PAIR, Rows
+from textclf.data.rows import Rows
 
 SAMPLE = 3_000
 """Texts of each split that are looked at, at most."""
@@ -45,6 +45,6 @@ def split_shift(one: Rows, other: Rows, *, seed: int) -> float | None:
 
 
 def _texts(rows: Rows, chosen: np.ndarray) -> list[str]:
-    taken = rows.take(chosen).table
-    columns = [taken.column(name).to_pylist() for name in ("text", PAIR) if name in taken.column_names]
+    taken = rows.take(chosen)
+    columns = [taken.table.column(name).to_pylist() for name in taken.text_names]
     return ["\n".join(parts)[:_CHARACTERS] for parts in zip(*columns, strict=True)]

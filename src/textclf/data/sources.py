@@ -65,8 +65,8 @@ def open_source(dataset: str) -> Source:
         return dataclasses.replace(open_file(presets.dataset_path(dataset)), name=dataset)
     if dataset in CATALOG:
         entry = CATALOG[dataset]
-        found = open_hub(entry.repo, entry.config, name=dataset, min_label_count=entry.min_label_count)
-        return dataclasses.replace(found, form=entry.form)
+        found = open_hub(entry.repo, entry.config, name=dataset)
+        return dataclasses.replace(found, min_label_count=entry.min_label_count, form=entry.form)
     repo, colon, config = dataset.partition(":")
     if files.looks_like_file(dataset) or not _HUB_ID.fullmatch(repo) or repo.startswith("."):
         raise _missing(path)

@@ -29,8 +29,9 @@ from textclf.errors import DataError, UsageError
 from textclf.labels import Label, LabelSet
 from textclf.model.backbone import pretrained_pooling
 from textclf.model.features import features
+from textclf.proportions import wilson
 from textclf.training.baselines import lexical_features
-from textclf.training.events import Observer, Phase, ignore
+from textclf.training.events import Notice, Observer, Phase, ignore
 from textclf.training.probe import held_out_probabilities
 from textclf.training.workbench import assemble, short_name
 
@@ -124,6 +125,15 @@ def audit(
     on_event(Phase("compare texts"))
     copies = find_copies(rows, dict(zip(rows, codes(list(rows.values()), "text"), strict=True)), near=True)
     right_N = (label_set.decide(probs_NC) == targets).reshape(len(targets), -1).all(axis=1)
+    usual = int(np.unique(targets, axis=0, return_counts=True)[1].max())
+    if wilson(int(right_N.sum()), len(targets))[0] <= usual / len(targets):
+        on_event(
+            Notice(
+                f"what was read of the texts hardly tells the labels: it is right on {right_N.mean():.1%}, always the "
+                f"most frequent answer on {usual / len(targets):.1%}; doubts of the model mean little, those of copies "
+                "hold" + ("; a pretrained model may read more: --model" if reads_words else "")
+            )
+        )
     return Audit(
         dataset=prepared.name,
         fingerprint=prepared.fingerprint,
@@ -135,7 +145,7 @@ def audit(
     )
 
 
-def label_errors(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> tuple[np.ndarray, np.ndarray]:
+def doubt_labels(targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet) -> tuple[np.ndarray, np.ndarray]:
     """Scores (rows,) float32 and suggestions, targets as the label set has them, from out-of-sample probabilities.
 
     A row whose label is not in doubt is suggested its own. score: the probability of the row's label; of several labels
@@ -191,7 +201,7 @@ def _report(observe: Observer, name: str, total: int, done: int) -> None:
 def _doubts(
     rows: Mapping[str, Rows], targets: np.ndarray, probs_NC: np.ndarray, label_set: LabelSet, copies: Copies
 ) -> list[Doubt]:
-    score_N, suggested = label_errors(targets, probs_NC, label_set)
+    score_N, suggested = doubt_labels(targets, probs_NC, label_set)
     doubted_N = (suggested != targets).reshape(len(targets), -1).any(axis=1)
     clashes = _clashes(targets, probs_NC, label_set, copies)
     judged = clashes.keys() | set(clashes.values())  # a row and its copy are reviewed together

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,20 @@ import numpy as np
 
 from textclf import atomic
 from textclf.abstention import Abstention, CoveragePoint, abstain, as_points, coverage_curve
-from textclf.artifact import folder, hub, runs
+from textclf.answers import Answers
+from textclf.artifact import figures, folder, hub, runs
 from textclf.artifact.runs import Run
 from textclf.data.encoding import Encoded, encode_rows
 from textclf.data.forms import answers_of, questions_of
-from textclf.data.preparation import prepare, read_column, read_labelled
+from textclf.data.labelled import read_column, read_labelled
+from textclf.data.preparation import prepare
 from textclf.data.rows import Rows
-from textclf.errors import DataError, GateError, UsageError
+from textclf.errors import DataError, GateError, ResourceError, UsageError
 from textclf.evaluation.mistakes import Mistake, find_mistakes
 from textclf.evaluation.questions import QuestionReport, report_questions
 from textclf.evaluation.slices import Slices, by_label_frequency, slice_by_column, slice_by_number
 from textclf.inference import runtimes
-from textclf.intervals import Answers, Interval, intervals
+from textclf.intervals import Interval, intervals
 from textclf.labels import LabelSet
 from textclf.metrics import (
     LOWER_IS_BETTER,
@@ -37,10 +40,12 @@ from textclf.metrics import (
     confusions,
     judged_by,
     label_errors,
-    measure,
     measure_labels,
     reliability,
 )
+from textclf.scope import ScopeReport, energy, measure_scope
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,10 @@ class EvalReport:
     intervals: the 95 % interval of every metric that is defined, by its name. reliability: how confidence and truth go
     together, by bins of confidence. coverage: what answering the surest texts only would bring, None where a text may
     have several labels; abstention: what it brought at the threshold that was asked for, None where none was.
+    scope: how texts out of scope are told, None where that was not asked for; they count nowhere else.
     wrong: texts that were answered wrongly; mistakes: the surest of them, and some of each frequent confusion.
+    baselines: what simpler answers reached on the same texts when the model was made, as `Facts.baselines`; none for
+    other data.
     """
 
     model: str
@@ -73,8 +81,10 @@ class EvalReport:
     reliability: tuple[Bin, ...]
     coverage: tuple[CoveragePoint, ...] | None
     abstention: Abstention | None = None
+    scope: ScopeReport | None = None
     overflow: str = "truncate"
     questions: QuestionReport | None = None
+    baselines: tuple[dict[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: what `textclf eval --json` prints."""
@@ -85,11 +95,13 @@ class EvalReport:
             "split": self.split,
             "metrics": self.metrics.as_dict(),
             "intervals": {name: asdict(one) for name, one in self.intervals.items()},
+            "baselines": list(self.baselines),
             "per_label": [asdict(one) for one in self.per_label],
             **{name: [asdict(one) for one in found] for name, found in mistakes.items() if found is not None},
             "reliability": [asdict(one) for one in self.reliability],
             "coverage": None if self.coverage is None else as_points(self.coverage),
             "abstention": None if self.abstention is None else asdict(self.abstention),
+            "scope": None if self.scope is None else self.scope.as_dict(),
             "questions": None if self.questions is None else asdict(self.questions),
             "slices": asdict(self.slices),
             "wrong": self.wrong,
@@ -149,6 +161,8 @@ def evaluate(
     columns: tuple[str, ...] | None = None,
     abstain_below: float | None = None,
     target_accuracy: float | None = None,
+    out_of_scope: float | None = None,
+    out_of_scope_label: str | None = None,
     slice_by: tuple[str, ...] = (),
     device: str = "auto",
     runtime: str = "auto",
@@ -160,9 +174,10 @@ def evaluate(
     model: run, run name, folder or Hub id; None is the latest finished run. dataset: another data set with the
     same label names; None is the one that the run was made from, split as it was then. split: None is test
     where there is one, else validation. abstain_below, target_accuracy: report what answering from a threshold on
-    brings, given as it is or as the accuracy on validation that chooses it. slice_by: columns of the data by whose
-    values results are given too. device, runtime, head: as for `load`. on_progress: called with texts done and texts
-    in all.
+    brings, given as it is or as the accuracy on validation that chooses it. out_of_scope_label: rows of this label are
+    none of the model's and count nowhere but in `scope`, which says how well they are told; out_of_scope: what
+    refusing texts whose `in_scope` is below this share brings. slice_by: columns of the data by whose values results
+    are given too. device, runtime, head: as for `load`. on_progress: called with texts done and texts in all.
 
     Raises UsageError where a model without a run is given no data set or the threshold cannot be had, DataError for
     labels that the model does not know (file and row), and what reading the model and the data raises.
@@ -170,6 +185,9 @@ def evaluate(
     runtimes.check(runtime, device)
     artifact = folder.read(hub.locate(model))
     threshold = artifact.threshold(abstain_below=abstain_below, target_accuracy=target_accuracy)
+    if out_of_scope is not None and not 0 <= out_of_scope <= 1:
+        raise UsageError(f"--out-of-scope is {out_of_scope}; it is a share, from 0 to 1")
+    scale = artifact.scope() if out_of_scope is not None or out_of_scope_label is not None else None
     rows, split, name = labelled_rows(
         artifact,
         dataset,
@@ -181,12 +199,29 @@ def evaluate(
         label_columns=label_columns,
         columns=columns,
     )
+    rows, outside = (rows, None) if out_of_scope_label is None else _apart(rows, out_of_scope_label, artifact.label_set)
     run = run_of(artifact)
     values = {column: _values(column, rows, dataset, columns, run) for column in slice_by}
     started = time.monotonic()
-    answers, encoded = answer(artifact, rows, device=device, runtime=runtime, head=head, on_progress=on_progress)
+    known = targets(rows, artifact.label_set)
+    computing = runtimes.open_runtime(artifact, device=device, runtime=runtime, head=head)
+    logits_NC, encoded = _read(artifact, rows, computing, on_progress)
+    answers = _answers(artifact, rows, known, logits_NC)
+    scope = None
+    if scale is not None:
+        outside_MC = (
+            np.zeros((0, len(artifact.label_set))) if outside is None else _read(artifact, outside, computing, None)[0]
+        )
+        scope = measure_scope(
+            energy(logits_NC),
+            answers.right,
+            energy(outside_MC),
+            scale,
+            label=out_of_scope_label,
+            threshold=out_of_scope,
+        )
     targets_N, probs_NC, label_set = answers.targets, answers.probs_NC, artifact.label_set
-    metrics, questions = measured(answers), questions_of(rows)
+    metrics, questions = answers.measure(), questions_of(rows)
     per_label = measure_labels(targets_N, probs_NC, label_set)
     wrong, mistakes = find_mistakes(rows, targets_N, probs_NC, label_set)
     report = EvalReport(
@@ -212,13 +247,19 @@ def evaluate(
         abstention=None
         if threshold is None
         else abstain(answers.confidence, answers.right, threshold, target=target_accuracy),
+        scope=scope,
         truncated=encoded.texts_cut,
         seconds=time.monotonic() - started,
         overflow=artifact.overflow,
         questions=None if questions is None else report_questions(questions, probs_NC, label_set),
+        baselines=tuple(figures.baselines(artifact.facts, split)) if artifact.facts and dataset is None else (),
     )
-    if run is not None and dataset is None:
-        atomic.write_json(run.folder / runs.EVALUATIONS / f"{split}.json", report.as_dict())
+    # A page shows what is kept beside the figures of the weights as they are.
+    if run is not None and dataset is None and runtime not in runtimes.ROUNDED:
+        try:
+            atomic.write_json(run.folder / runs.EVALUATIONS / f"{split}.json", report.as_dict())
+        except ResourceError as err:  # a colleague's run, or a full disk: the figures are there all the same
+            logger.warning("not kept for textclf report: %s", err.message)
     return report
 
 
@@ -235,9 +276,24 @@ def answer(
 
     Raises DataError for labels that the model does not know (file and row), and what reading the model raises.
     """
-    label_set = artifact.label_set
-    targets_N = targets(rows, label_set)
+    known = targets(rows, artifact.label_set)
     computing = runtimes.open_runtime(artifact, device=device, runtime=runtime, head=head)
+    logits_NC, encoded = _read(artifact, rows, computing, on_progress)
+    return _answers(artifact, rows, known, logits_NC), encoded
+
+
+def _answers(artifact: folder.Artifact, rows: Rows, known: np.ndarray, logits_NC: np.ndarray) -> Answers:
+    label_set = artifact.label_set
+    return answers_of(known, label_set.probabilities(logits_NC), label_set, questions_of(rows))
+
+
+def _read(
+    artifact: folder.Artifact,
+    rows: Rows,
+    computing: runtimes.Runtime,
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[np.ndarray, Encoded]:
+    """Logits of rows, (rows, num_labels) float32, and the rows as the model read them."""
     encoded = encode_rows(
         rows, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt, overflow=artifact.overflow
     )
@@ -245,16 +301,28 @@ def answer(
         encoded, on_progress=(lambda done: on_progress(done, len(encoded))) if on_progress is not None else None
     )
     runtimes.check_finite(logits_RC, artifact)
-    probs_NC = label_set.probabilities(encoded.per_text(logits_RC))
-    return answers_of(targets_N, probs_NC, label_set, questions_of(rows)), encoded
+    return encoded.per_text(logits_RC), encoded
 
 
-def measured(answers: Answers) -> AnyMetrics:
-    """The metrics of answers, of questions included."""
-    metrics = measure(answers.targets, answers.probs_NC, answers.label_set)
-    if answers.right_Q is not None and isinstance(metrics, Metrics):
-        metrics = replace(metrics, question_accuracy=float(answers.right_Q.mean()))
-    return metrics
+def _apart(rows: Rows, label: str, label_set: LabelSet) -> tuple[Rows, Rows]:
+    """Rows of the model's labels, and rows of the label that stands for texts out of its scope.
+
+    Raises UsageError for a label that the model gives, DataError where there are no rows of either kind.
+    """
+    if label in label_set.names:
+        raise UsageError(
+            f"--out-of-scope-label {label}: the model gives this label itself, so its texts are in its scope",
+            hint="name the label of texts that it has not learnt from",
+        )
+    outside_N = np.array([one == label for one in rows.labels], dtype=bool)
+    if not outside_N.any():
+        raise DataError(f"{rows.where(0)} and the rows after it: none has the label {label!r} of texts out of scope")
+    if outside_N.all():
+        raise DataError(
+            f"{rows.where(0)} and the rows after it: all have the label {label!r}, and none is in scope",
+            hint="put them together with labelled texts of the model's own kind",
+        )
+    return rows.take(np.flatnonzero(~outside_N)), rows.take(np.flatnonzero(outside_N))
 
 
 def check(report: EvalReport, gates: list[Gate]) -> None:
@@ -273,8 +341,15 @@ def labelled_rows(
     artifact: folder.Artifact, dataset: str | Path | None, split: str | None, **columns: Any
 ) -> tuple[Rows, str, str]:
     """The rows that a model is to be measured on, the split's name, the data set's name: those of `dataset`, whose
-    columns are called so, or those of the model's own data. Raises what `own_rows` and `read_labelled` do."""
+    columns are called so, or those of the model's own data. Raises what `own_rows` and `read_labelled` do, UsageError
+    for columns without `dataset`."""
     if dataset is None:
+        given = [f"--{name.replace('_', '-')}" for name, value in columns.items() if value is not None]
+        if given:
+            raise UsageError(
+                f"{given[0]} was given without --dataset; a run's own data is read as the run read it",
+                hint="name the data set with --dataset, or leave the columns out",
+            )
         return own_rows(artifact, split)
     split = split or "test"
     rows = read_labelled(dataset, split=split, form=artifact.form, **columns)

@@ -15,12 +15,12 @@ from textclf.artifact import folder, graph, hub, runs
 from textclf.artifact.folder import Artifact
 from textclf.artifact.runs import Run
 from textclf.data.encoding import Encoded, encode, encode_rows
-from textclf.data.preparation import read_labelled
+from textclf.data.rows import Rows
 from textclf.errors import RefusedError, UsageError
-from textclf.evaluation.evaluation import own_rows, targets
+from textclf.evaluation.evaluation import labelled_rows, targets
 from textclf.inference.onnx_runtime import OnnxRuntime
 from textclf.inference.quantization import LEVELS, quantize
-from textclf.inference.runtimes import check_head
+from textclf.inference.runtimes import check_head, rechecked
 from textclf.metrics import measure
 
 AIM = 0.995
@@ -50,14 +50,21 @@ def export(
     int8: bool = False,
     dataset: str | Path | None = None,
     split: str | None = None,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    label_delimiter: str | None = None,
+    label_columns: tuple[str, ...] | None = None,
+    columns: tuple[str, ...] | None = None,
     force: bool = False,
     head: str | None = None,
 ) -> Exported:
     """Write the ONNX graph of a model that lacks it, and with `int8` one that is faster and nearly as good.
 
     model: run, run name or folder; None is the latest finished run. dataset, split: labelled texts on which int8 is
-    compared with fp32; None is the validation split of the run's own data. force: keep an int8 graph whatever it costs.
-    head: as for `load`.
+    compared with fp32; None is the validation split of the run's own data. text_column to columns: of dataset, as for
+    `evaluate`; where any is given, an int8 graph that is there is made and measured anew. force: keep an int8 graph
+    whatever it costs. head: as for `load`.
 
     Raises ModelError where the architecture has no graph, UsageError for a model of the Hub's cache or where int8 has
     no texts to be measured on, RefusedError where int8 agrees with fp32 on less than 97 % of them.
@@ -75,8 +82,22 @@ def export(
 
         write_graph(artifact, _ordinary_texts(artifact), head=head)
         written.append("fp32")
-    if int8 and (force or not graph.belongs(artifact.folder, "int8")):
-        _write_int8(artifact, dataset, split, force=force)
+    named = (dataset, split, text_column, text_pair_column, label_column, label_delimiter, label_columns, columns)
+    # Texts that were named are asked about, also where an int8 graph was measured on others before.
+    asked = force or any(one is not None for one in named)
+    if int8 and (asked or not graph.belongs(artifact.folder, "int8")):
+        rows, split, name = labelled_rows(
+            artifact,
+            dataset,
+            split or "validation",
+            text_column=text_column,
+            text_pair_column=text_pair_column,
+            label_column=label_column,
+            label_delimiter=label_delimiter,
+            label_columns=label_columns,
+            columns=columns,
+        )
+        _write_int8(artifact, rows, dataset=name, split=split, force=force)
         written.append("int8")
     return Exported(
         model=runs.title(artifact.folder),
@@ -100,12 +121,7 @@ def _ordinary_texts(artifact: Artifact) -> Encoded:
     return encode(texts, artifact.tokenizer(), pairs=pairs, max_length=artifact.max_length, prompt=artifact.prompt)
 
 
-def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | None, *, force: bool) -> None:
-    if dataset is None:
-        rows, split, name = own_rows(artifact, split or "validation")
-    else:
-        split, name = split or "validation", Path(dataset).name if Path(dataset).exists() else str(dataset)
-        rows = read_labelled(dataset, split=split, form=artifact.form)
+def _write_int8(artifact: Artifact, rows: Rows, *, dataset: str, split: str, force: bool) -> None:
     label_set = artifact.label_set
     targets_N = targets(rows, label_set)
     encoded = encode_rows(
@@ -117,7 +133,8 @@ def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | Non
         (draft.folder / folder.WEIGHTS).symlink_to((artifact.folder / folder.WEIGHTS).resolve())
         for level in LEVELS:
             quantize(artifact.folder, draft.folder, level=level)
-            rough_NC = label_set.probabilities(encoded.per_text(OnnxRuntime(draft, kind="int8").logits(encoded)))
+            rounded = rechecked(artifact, OnnxRuntime(draft, kind="int8"), "int8")
+            rough_NC = label_set.probabilities(encoded.per_text(rounded.logits(encoded)))
             agreement = label_set.agreement(rough_NC, exact_NC)
             if agreement >= AIM:
                 break
@@ -136,7 +153,7 @@ def _write_int8(artifact: Artifact, dataset: str | Path | None, split: str | Non
     facts = {
         "weights": atomic.sha256(artifact.folder / folder.WEIGHTS),
         "level": level,
-        "dataset": name,
+        "dataset": dataset,
         "split": split,
         "rows": len(rows),
         "agreement": agreement,

@@ -8,7 +8,7 @@ import numpy as np
 
 from textclf.data.forms import Questions
 from textclf.labels import LabelSet
-from textclf.metrics import wilson
+from textclf.proportions import wilson
 
 
 @dataclass(frozen=True)

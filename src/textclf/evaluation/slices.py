@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from textclf.labels import LabelSet
-from textclf.metrics import LabelMetrics, measure, wilson
+from textclf.metrics import LabelMetrics, measure
+from textclf.proportions import wilson
 
 MOST = 20
 """Values of a column that have a slice of their own; the rarer ones share one."""
 BANDS = 5
 """Parts of about equal size that lengths, and columns of many numbers, are cut into."""
+_ABSENT = "(none)"
+"""The slice of rows without a value; a value that is called so stands in quotes."""
 _FREQUENCIES = (0, 1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000)
 
 
@@ -92,7 +95,7 @@ def slice_by_column(
 ) -> tuple[Slice, ...]:
     """Results by the values of a column, (rows,): many different numbers in bands, anything else by value, the most
     frequent first. Rows without a value are a slice of their own."""
-    texts = ["" if value is None else str(value).strip() for value in values]
+    texts = ["" if value is None or value != value else str(value).strip() for value in values]  # NaN is no value
     counts = Counter(text for text in texts if text)
     numbers = {text: _number(text) for text in counts}
     if len(counts) > MOST and all(number is not None for number in numbers.values()):
@@ -101,12 +104,14 @@ def slice_by_column(
         bands = slice_by_number(
             np.array([numbers[texts[row]] for row in known]), "", targets[known], probs_NC[known], label_set
         )
-        absent = slice_by(["(none)"] * len(lacking), targets[lacking], probs_NC[lacking], label_set)
+        absent = slice_by([_ABSENT] * len(lacking), targets[lacking], probs_NC[lacking], label_set)
         return (*bands, *absent)
     own = {text for text, _ in counts.most_common(MOST)}
     rest = f"({len(counts) - MOST:,} other values)"
-    names = [text if text in own else rest if text else "(none)" for text in texts]
-    return tuple(sorted(slice_by(names, targets, probs_NC, label_set), key=lambda one: (one.name[0] == "(", -one.rows)))
+    named = {text: repr(text) if text in (_ABSENT, rest) else text for text in own}
+    names = [named.get(text, rest) if text else _ABSENT for text in texts]
+    found = slice_by(names, targets, probs_NC, label_set)
+    return tuple(sorted(found, key=lambda one: (one.name in (_ABSENT, rest), -one.rows)))
 
 
 def by_label_frequency(per_label: Sequence[LabelMetrics], seen: Mapping[str, int]) -> tuple[FrequencyBand, ...]:

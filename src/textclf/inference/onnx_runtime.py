@@ -9,9 +9,10 @@ import numpy as np
 from textclf.artifact import graph
 from textclf.artifact.folder import Artifact
 from textclf.cpus import usable_cpus
-from textclf.data.batching import collate, micro_batches
+from textclf.data.batching import Batch
 from textclf.data.encoding import Encoded
 from textclf.errors import ModelError
+from textclf.inference.passes import logits_in_passes
 
 MAX_TOKENS = 512
 """Padded tokens per forward pass, for each thread: what fits a core's cache. From 256 to 512 MiniLM is as fast, at
@@ -30,28 +31,34 @@ class OnnxRuntime:
     def __init__(self, artifact: Artifact, *, kind: str = "fp32") -> None:
         self._threads = usable_cpus()
         self._session = graph.open_session(artifact.folder, kind, threads=self._threads)
-        self._pad_id = artifact.config.get("pad_token_id") or 0
+        self._pad_id = check_fit(artifact, self._session.get_outputs()[0].shape[-1])
         self._labels = len(artifact.label_set)
-        made_for = self._session.get_outputs()[0].shape[-1]  # a name where the graph leaves it open
-        if (isinstance(made_for, int) and made_for != self._labels) or type(self._pad_id) is not int:
-            raise ModelError(
-                f"{artifact.folder}: its config.json has {self._labels} labels and the padding token {self._pad_id!r}; "
-                f"its ONNX graph gives {made_for} logits, and padding is a token's number",
-                hint="copy the model folder again",
-            )
 
     def logits(self, encoded: Encoded, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Logits in the order of the input: (rows, num_labels) float32. on_progress: told how many texts are done."""
-        logits_NC = np.zeros((len(encoded), self._labels), dtype=np.float32)
-        lengths, done = encoded.lengths, 0
-        everything = np.arange(len(encoded))
-        passes = micro_batches(
-            everything, lengths, max_tokens=MAX_TOKENS * self._threads, max_padding=MAX_PADDING * self._threads
+        return logits_in_passes(
+            self._forward,
+            encoded,
+            labels=self._labels,
+            pad_id=self._pad_id,
+            max_tokens=MAX_TOKENS * self._threads,
+            max_padding=MAX_PADDING * self._threads,
+            on_progress=on_progress,
         )
-        for rows in reversed(passes):  # longest first, so that a lack of memory shows at the start
-            batch = collate(encoded, rows, pad_id=self._pad_id)
-            logits_NC[rows] = graph.run(self._session, batch.input_ids, batch.attention_mask, batch.token_type_ids)
-            done += len(rows)
-            if on_progress is not None:
-                on_progress(done)
-        return logits_NC
+
+    def _forward(self, batch: Batch) -> np.ndarray:
+        return graph.run(self._session, batch.input_ids, batch.attention_mask, batch.token_type_ids)
+
+
+def check_fit(artifact: Artifact, made_for: object) -> int:
+    """The model's padding token, where its graph gives `made_for` logits. Raises ModelError where config.json has
+    another number of labels, or no number for that token."""
+    labels, pad_id = len(artifact.label_set), artifact.config.get("pad_token_id") or 0
+    # A graph may leave it open, and then has a name there, or nothing.
+    if (isinstance(made_for, int) and made_for != labels) or type(pad_id) is not int:
+        raise ModelError(
+            f"{artifact.folder}: its config.json has {labels} labels and the padding token {pad_id!r}; "
+            f"its ONNX graph gives {made_for} logits, and padding is a token's number",
+            hint="copy the model folder again",
+        )
+    return pad_id

@@ -20,6 +20,7 @@ from textclf.inference.explaining import Word, weighed, without, words
 from textclf.inference.reading import Item
 from textclf.inference.runtimes import Runtime, check, check_finite, open_runtime
 from textclf.labels import LabelSet
+from textclf.scope import energy, in_scope
 
 PART = 1024
 """Texts that are computed together; meanwhile the next ones are tokenised. Longer parts save no padding."""
@@ -38,6 +39,8 @@ class Prediction:
         question with choices, letters: A is the first choice, and the probabilities of all of them sum to 1.
     truncated: the text had more tokens than the model reads at once, and what `model.overflow` says became of it.
     abstained: why the text gets no label though one is the best, None where it gets one; `labels` is then ().
+    in_scope: which share of the validation texts looked less like training than this one, 0 to 1, where that was asked
+        for: near 0 for a text of quite another kind.
     words: what the most probable of these labels rests on, where that was asked for; () where none was given.
     text_pair: the second text of a pair. choices: of a question; choice_scores: their probabilities, in their order.
     """
@@ -50,6 +53,7 @@ class Prediction:
     choices: tuple[str, ...] | None = None
     choice_scores: tuple[float, ...] | None = None
     abstained: str | None = None
+    in_scope: float | None = None
     words: tuple[Word, ...] | None = None
 
     @property
@@ -127,6 +131,7 @@ class Predictor:
         threshold: float | None = None,
         abstain_below: float | None = None,
         target_accuracy: float | None = None,
+        out_of_scope: float | None = None,
         explain: bool = False,
     ) -> Iterator[Prediction]:
         """One prediction per text, in order, while texts are still being read; memory does not grow with their number.
@@ -135,6 +140,7 @@ class Predictor:
         threshold: with a multi-label model, a label is given from this probability on, in place of the model's own.
         abstain_below: with any other, give no answer of a lower score; target_accuracy: choose that score so that this
         share of the answers was right on validation.
+        out_of_scope: say how much each text is `in_scope`, and give no answer where that is below this share.
         explain: give the `words` that the best label rests on; of up to 64 of them, which takes as many answers.
 
         Texts are taken in windows of up to a few thousand; `window_predictions` leaves the cutting to you.
@@ -147,6 +153,7 @@ class Predictor:
             threshold=threshold,
             abstain_below=abstain_below,
             target_accuracy=target_accuracy,
+            out_of_scope=out_of_scope,
             explain=explain,
         )
         return (prediction for window in windows for prediction in window)
@@ -159,6 +166,7 @@ class Predictor:
         threshold: float | None = None,
         abstain_below: float | None = None,
         target_accuracy: float | None = None,
+        out_of_scope: float | None = None,
         explain: bool = False,
     ) -> Iterator[list[Prediction]]:
         """The predictions of each window of texts as soon as it is there. A window is held and computed as a whole."""
@@ -168,11 +176,16 @@ class Predictor:
             raise UsageError("only answers to single texts can be explained; this model reads pairs or questions")
         label_set = self.artifact.label_set if threshold is None else self.artifact.label_set.with_threshold(threshold)
         floor = self.artifact.threshold(abstain_below=abstain_below, target_accuracy=target_accuracy)
-        if floor is not None and top_k is not None:
+        if (floor is not None or out_of_scope is not None) and top_k is not None:
             raise UsageError("a model that may abstain gives one label or none; top_k asks for several")
-        answered = (self._answer(window, label_set, top_k) for window in windows)
+        if out_of_scope is not None and not 0 <= out_of_scope <= 1:
+            raise UsageError(f"--out-of-scope is {out_of_scope}; it is a share, from 0 to 1")
+        scale = self.artifact.scope() if out_of_scope is not None else None
+        answered = (self._answer(window, label_set, top_k, scale) for window in windows)
         if floor is not None:
             answered = ([_or_none(one, floor) for one in window] for window in answered)
+        if out_of_scope is not None:
+            answered = ([_or_foreign(one, out_of_scope) for one in window] for window in answered)
         return (self._explained(window) for window in answered) if explain else answered
 
     def _explained(self, predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -191,10 +204,14 @@ class Predictor:
                 found.append(replace(one, words=weights))
         return found
 
-    def _answer(self, texts: Sequence[Item], label_set: LabelSet, top_k: int | None) -> list[Prediction]:
+    def _answer(
+        self, texts: Sequence[Item], label_set: LabelSet, top_k: int | None, scale: np.ndarray | None
+    ) -> list[Prediction]:
         if self._answers_questions:
             return self._answer_questions(texts, top_k or 1)  # type: ignore[arg-type]
-        probs_NC, truncated_N = self._score(texts)
+        logits_NC, truncated_N = self._logits(texts)
+        probs_NC = label_set.probabilities(logits_NC)
+        shares_N = [None] * len(texts) if scale is None else in_scope(energy(logits_NC), scale).tolist()
         given = label_set.given(probs_NC)
         shown = label_set.ranked(probs_NC, top_k).tolist() if top_k is not None else given
         names = label_set.names
@@ -205,9 +222,10 @@ class Predictor:
                 tuple((names[label], float(probs_C[label])) for label in ranked),
                 bool(truncated),
                 text_pair=None if isinstance(text, str) else str(text[1]),
+                in_scope=share,
             )
-            for text, probs_C, of_text, ranked, truncated in zip(
-                texts, probs_NC, given, shown, truncated_N, strict=True
+            for text, probs_C, of_text, ranked, truncated, share in zip(
+                texts, probs_NC, given, shown, truncated_N, shares_N, strict=True
             )
         ]
 
@@ -234,15 +252,20 @@ class Predictor:
     def _answers_questions(self) -> bool:
         return self.artifact.form in ("binary", "multiclass")
 
-    def _score(self, texts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (rows, num_labels) and whether each text was cut (rows,)."""
+    def _logits(self, texts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (rows, num_labels) and whether each text was cut (rows,)."""
         logits, truncated = [], []
         for encoded in self._encoded(texts):
             logits.append(encoded.per_text(self._runtime.logits(encoded)))
             truncated.append(encoded.truncated[np.cumsum(encoded.windows) - encoded.windows])
         logits_NC = np.concatenate(logits)
         check_finite(logits_NC, self.artifact)
-        probs_NC, truncated_N = self.artifact.label_set.probabilities(logits_NC), np.concatenate(truncated)
+        return logits_NC, np.concatenate(truncated)
+
+    def _score(self, texts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (rows, num_labels) and whether each text was cut (rows,)."""
+        logits_NC, truncated_N = self._logits(texts)
+        probs_NC = self.artifact.label_set.probabilities(logits_NC)
         if not self._answers_questions:
             return probs_NC, truncated_N
         binary = self.artifact.form == "binary"
@@ -324,11 +347,12 @@ def load(
 
     reference: a run, the name of one, an artifact folder or a Hub id; None takes the run that was finished last.
     device: auto, cpu, mps, cuda or cuda:N.
-    runtime: onnx or torch, which give the same labels; int8 or bf16, which are faster and may differ in a few;
-        auto takes torch on a GPU, else onnx where the model has its graph.
+    runtime: onnx or torch, which give the same labels; int8, bf16 or openvino, which are faster and round; on a CPU,
+        where the model has its graph, what is close to another answer is then computed again in fp32. auto takes torch
+        on a GPU, else onnx where the model has its graph.
     head: for a model from elsewhere whose head is code, leave to run it: `FILE.py:CLASS`. Only torch needs it.
     Raises ModelError where there is none or it is incomplete, HubError when it cannot be fetched, RefusedError for a
-    head whose code was not allowed.
+    head whose code was not allowed, MissingExtraError for openvino where it is not installed.
     """
     check(runtime, device)
     artifact = folder.read(hub.locate(reference))
@@ -340,6 +364,13 @@ def _or_none(prediction: Prediction, floor: float) -> Prediction:
     if np.float32(prediction.score) >= np.float32(floor):
         return prediction
     return replace(prediction, labels=(), abstained=f"its score is below {floor:.4g}")
+
+
+def _or_foreign(prediction: Prediction, least: float) -> Prediction:
+    """The prediction, or none where its text is less in scope than this."""
+    if prediction.in_scope is None or prediction.in_scope >= least:
+        return prediction
+    return replace(prediction, labels=(), abstained=f"out of scope (below {least:.4g})")
 
 
 def _text(text: object, where: str) -> Item:

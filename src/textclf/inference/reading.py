@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import select
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from textclf.data import files
 from textclf.data.files import Records
-from textclf.errors import DataError, TextclfError, UsageError
+from textclf.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from textclf.data.questions import QuestionColumns
@@ -32,7 +29,6 @@ MAX_CHARS = 1 << 24
 
 _READ = 1 << 20
 _BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _NO_LABEL = "\0"
 """No column is named so: rows are read without labels."""
 
@@ -278,45 +274,18 @@ def _question(line: str, where: str) -> Item:
 
 
 def _standard_input(stream: BinaryIO) -> Iterator[list[Item]]:
-    with _translated("standard input"):
+    try:
         yield from lines(stream)
+    except OSError as err:
+        raise DataError(f"standard input cannot be read: {err.strerror or err}") from err
 
 
 def _plain_file(path: Path) -> Iterator[list[Item]]:
-    with _translated(str(path)), _open(path) as stream:
-        head = stream.peek(2)[:2] if hasattr(stream, "peek") else b""
-        if head in _UTF16:
-            raise DataError(
-                f"{path} is UTF-16 text; textclf reads UTF-8",
-                hint=f"convert it: iconv -f UTF-16 -t UTF-8 {path.name} > utf8-{path.name}",
-            )
-        yield from lines(stream, is_ready=lambda: True)
-
-
-def _open(path: Path) -> Any:
     suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return gzip.open(path)
-    if suffix == ".zst":
-        import pyarrow as pa
-
-        return pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-    return path.open("rb")
-
-
-@contextmanager
-def _translated(name: str) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as err:
-        raise DataError(f"{name} cannot be read: permission denied", hint=f"try: chmod +r {name}") from err
-    except (gzip.BadGzipFile, EOFError, zlib.error) as err:
-        raise DataError(f"{name} is not a whole gzip file ({err})", hint="was it cut off in copying?") from err
-    except (files.arrow_error(), OSError) as err:
-        if isinstance(err, TextclfError):
-            raise
-        reason = getattr(err, "strerror", None) or str(err).split("\n")[0].rstrip(".")
-        raise DataError(f"{name} cannot be read: {reason}") from err
+    file = files.DataFile(path, str(path), "txt", suffix if suffix in files.COMPRESSIONS else "")
+    with files.translated(file), files.opened(file) as stream:
+        files.check_not_utf16(file, stream.peek(2))  # type: ignore[attr-defined]  # buffered streams have it
+        yield from lines(stream, is_ready=lambda: True)
 
 
 def _columns(file: files.DataFile, wanted: Wanted) -> Iterator[Item]:
@@ -336,9 +305,9 @@ def _columns(file: files.DataFile, wanted: Wanted) -> Iterator[Item]:
 
 
 def _texts(part: Records, names: tuple[str, ...]) -> Iterator[Item]:
-    from textclf.data import columns
+    from textclf.data import columns, values
 
-    rows = columns.read_rows([part], columns.Choice(names[0], _NO_LABEL, pair=names[1] if names[1:] else None), None)[0]
+    rows = values.read_rows([part], columns.Choice(names[0], _NO_LABEL, pair=names[1] if names[1:] else None), None)[0]
     for start in range(0, len(rows), MAX_TEXTS):
         texts = (text or "" for text in rows.text_column.slice(start, MAX_TEXTS).to_pylist())
         if rows.pair_column is None:

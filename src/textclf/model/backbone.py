@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -124,33 +123,25 @@ def load_finished(folder: Path, label_set: LabelSet, *, head: str | None = None)
     return network
 
 
-def under_head(
-    network: PreTrainedModel, label_set: LabelSet, pooling: str, *, hidden: int = 0, dropout: float | None = None
-) -> PreTrainedModel:
-    """The backbone of a network under a fresh pooled head; see TextclfConfig for what the arguments say.
+def under_head(network: PreTrainedModel, label_set: LabelSet, pooling: str, *, hidden: int = 0) -> PreTrainedModel:
+    """The backbone of a network under a fresh pooled head. hidden: numbers in a layer between, 0 for none.
 
     Raises ModelError for an architecture with an encoder and a decoder, which has no states of one kind to pool.
     """
     backbone = _backbone_alone(network)
-    config = _head_config(network, label_set, pooling=pooling, head_hidden=hidden, head_dropout=dropout)
+    config = _head_config(network, label_set, pooling=pooling, head_hidden=hidden)
     return TextclfForSequenceClassification(config, backbone)
 
 
-def under_code(
-    network: PreTrainedModel, label_set: LabelSet, code: HeadCode
-) -> tuple[PreTrainedModel, nn.Linear | None]:
-    """The backbone of a network under a fresh head of the user's own, and the linear layer that it ends in, if it does.
+def under_code(network: PreTrainedModel, label_set: LabelSet, code: HeadCode) -> PreTrainedModel:
+    """The backbone of a network under a fresh head of the user's own.
 
-    Raises ModelError for a head that does not keep its contract, and as `under_head`.
+    Raises ModelError where the class cannot be built, and as `under_head`.
     """
     backbone = _backbone_alone(network)
     config = _head_config(network, label_set, pooling=None, head_code=code.record)
-    sizes = {"hidden_size": int(backbone.config.hidden_size), "num_labels": len(label_set)}
-    output = head_code.try_head(code, head_code.build(code, **sizes), **sizes)
-    head = head_code.build(code, **sizes)
-    last = head.get_submodule(output) if output is not None else None
-    assert last is None or isinstance(last, nn.Linear)
-    return TextclfForSequenceClassification(config, backbone, head), last
+    head = head_code.build(code, hidden_size=int(backbone.config.hidden_size), num_labels=len(label_set))
+    return TextclfForSequenceClassification(config, backbone, head)
 
 
 def _backbone_alone(network: PreTrainedModel) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from textclf.data.batching import Batch, Packed
 from textclf.data.encoding import Encoded
 from textclf.errors import UsageError
 from textclf.labels import LabelSet
+from textclf.model import head_code
 from textclf.model.adapters import Lora
 from textclf.model.backbone import (
     general_pooling,
@@ -79,13 +81,13 @@ class Classifier(nn.Module):
     ) -> Classifier:
         """A pretrained model with a fresh head. head: what `model.head` asks for; a head that is code is built at once.
 
-        See `load_backbone` and `under_code` for what is raised.
+        See `load_backbone`, `under_code` and `head_code.try_head` for what is raised.
         """
         network, fresh, code = load_backbone(folder, label_set, tokenizer, allow_bin=allow_bin, head=head)
         pad_id = int(network.config.pad_token_id)
         reading = try_reading(network, pad_id=pad_id, where=str(folder))
         made = cls(network, label_set, pad_id=pad_id, reading=reading, fresh=fresh)
-        if code is not None and made.head_record is None:
+        if code is not None:
             made._use_code(code)
         return made
 
@@ -219,13 +221,21 @@ class Classifier(nn.Module):
         last = {id(parameter) for parameter in output.parameters()}
         return not any(parameter.requires_grad and id(parameter) not in last for parameter in head)
 
-    def use_head(self, pooling: str, *, hidden: int = 0, dropout: float | None = None) -> None:
+    def use_head(self, pooling: str, *, hidden: int = 0) -> None:
         """Replace the head by layers over pooled hidden states, with fresh weights."""
-        self._exchange(under_head(self.network, self.label_set, pooling, hidden=hidden, dropout=dropout))
+        self._exchange(under_head(self.network, self.label_set, pooling, hidden=hidden))
 
     def _use_code(self, code: HeadCode) -> None:
-        network, self._code_output = under_code(self.network, self.label_set, code)
-        self._exchange(network)
+        """Have a head of this code, fresh where the network came with another, and know the linear layer it ends in."""
+        sizes = {"hidden_size": self.width, "num_labels": len(self.label_set)}
+        # Another one is tried: a head may keep something of what it saw.
+        output = head_code.try_head(code, head_code.build(code, **sizes), **sizes)
+        if self.head_record is None:
+            self._exchange(under_code(self.network, self.label_set, code))
+        if output is not None:
+            last = self.network.get_submodule(f"head.{output}")
+            assert isinstance(last, nn.Linear)
+            self._code_output = last
 
     def _exchange(self, network: PreTrainedModel) -> None:
         self.network = network
@@ -261,6 +271,15 @@ class Classifier(nn.Module):
             self._packed = packed_forward(
                 self.network, pad_id=self.pad_id, max_length=max_length, reads_last=self.reading.reads_last
             )
+        return self.packs
+
+    def only_pad(self) -> None:
+        """From now on take padded batches only."""
+        self._packed = None
+
+    @property
+    def packs(self) -> bool:
+        """Whether it takes packed batches."""
         return self._packed is not None
 
     def compact_vocabulary(self, texts: Iterable[Encoded]) -> bool:
@@ -288,6 +307,10 @@ class Classifier(nn.Module):
         if isinstance(batch, Packed):
             assert self._packed is not None
             return self._packed(batch)
+        with self._packed.lock if self._packed is not None else nullcontext():
+            return self._padded(batch)
+
+    def _padded(self, batch: Batch) -> Tensor:
         input_ids_BT = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
         mask_BT = torch.from_numpy(batch.attention_mask).to(self.device, non_blocking=True)
         types_BT = None

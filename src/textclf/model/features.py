@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from textclf.data.batching import collate, scoring_batches
+from textclf.data.batching import Packed
 from textclf.data.encoding import Encoded
 from textclf.model.classifier import Classifier
 from textclf.model.heads import last_states
 from textclf.model.modeling_textclf import pool
-from textclf.model.scoring import pass_tokens
+from textclf.model.packing import unpack
+from textclf.model.scoring import scoring_batch, scoring_passes
 
 
 def features(
@@ -28,7 +29,7 @@ def features(
     """What the last layer takes in, (rows, width) float32, in the order of the input; from one forward pass.
 
     pooling: also give the backbone's hidden states as a head that pools them so would see them; None: do not.
-    autocast: the precision to compute in. Leaves the classifier in the mode it was in.
+    autocast: the precision to compute in. Leaves the classifier in the mode it was in, and as it was about packing.
     """
     seen: dict[str, Tensor] = {}
 
@@ -39,8 +40,11 @@ def features(
         seen["hidden"] = output.last_hidden_state  # type: ignore[attr-defined]
 
     assert classifier.output_layer is not None
+    packed_before = classifier.packs
+    if classifier.device.type == "cpu" and not packed_before:
+        classifier.try_packing(max_length=int(encoded.lengths.max(initial=1)))
     hooks = [classifier.output_layer.register_forward_pre_hook(keep_input)]
-    if pooling:
+    if pooling or classifier.packs:
         hooks.append(classifier.network.base_model.register_forward_hook(keep_hidden))
     own_ND: np.ndarray | None = None
     pooled_ND: np.ndarray | None = None
@@ -49,21 +53,27 @@ def features(
     done = 0
     try:
         with torch.inference_mode(), autocast():
-            for rows in scoring_batches(encoded.lengths, max_tokens=pass_tokens(classifier)):
-                batch = collate(encoded, rows, pad_id=classifier.pad_id)
+            for rows in scoring_passes(classifier, encoded):
+                batch = scoring_batch(classifier, encoded, rows)
                 classifier(batch)
-                own, mask_BT = seen["own"], torch.from_numpy(batch.attention_mask).to(seen["own"].device)
+                own, hidden_BTD = seen["own"], seen.get("hidden")
+                if isinstance(batch, Packed):
+                    hidden_BTD, mask_BT = unpack(batch, seen["hidden"][0])
+                else:
+                    mask_BT = torch.from_numpy(batch.attention_mask).to(own.device)
                 if own.dim() == 3:  # a head that reads one token, the last, or gives logits for every one of them
                     own = own[:, 0] if own.shape[1] == 1 else last_states(own, mask_BT)
                 own_ND = _put(own_ND, rows, own, len(encoded))
-                if pooling:
-                    pooled_ND = _put(pooled_ND, rows, pool(seen["hidden"], mask_BT, pooling), len(encoded))
+                if pooling and hidden_BTD is not None:
+                    pooled_ND = _put(pooled_ND, rows, pool(hidden_BTD, mask_BT, pooling), len(encoded))
                 done += len(rows)
                 if on_progress is not None:
                     on_progress(done)
     finally:
         for hook in hooks:
             hook.remove()
+        if not packed_before:
+            classifier.only_pad()
         classifier.train(was_training)
     assert own_ND is not None
     return own_ND, pooled_ND

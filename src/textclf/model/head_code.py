@@ -7,7 +7,6 @@ hidden (batch, tokens, hidden_size) and mask (batch, tokens) bool, False at padd
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import traceback
 from collections.abc import Mapping
@@ -154,7 +153,7 @@ def try_head(code: HeadCode, head: nn.Module, *, hidden_size: int, num_labels: i
             logits_BC.sum().backward()
     except ModelError:
         raise
-    except Exception as err:  # whatever the user's code raises
+    except (Exception, SystemExit) as err:  # whatever the user's code raises
         raise ModelError(
             f"{code.name} fails{_line(err, code)} on {len(LENGTHS)} texts of width {hidden_size}: {_said(err)}",
             hint="forward(hidden, mask): hidden (batch, tokens, hidden_size), mask (batch, tokens) bool, "
@@ -170,7 +169,7 @@ def build(code: HeadCode, *, hidden_size: int, num_labels: int) -> nn.Module:
     """A fresh head. Draws from torch's generator. Raises ModelError where the class cannot be built so."""
     try:
         return code.cls(hidden_size=hidden_size, num_labels=num_labels)
-    except Exception as err:  # whatever the user's code raises
+    except (Exception, SystemExit) as err:  # whatever the user's code raises
         raise ModelError(
             f"{code.name} cannot be built{_line(err, code)}: {_said(err)}",
             hint="it is built as Class(hidden_size=..., num_labels=...), by keyword",
@@ -214,7 +213,7 @@ class _Source(ExecutionLoader):
 
 
 def _class_in(source: str, path: Path, name: str) -> type[nn.Module]:
-    module_name = f"textclf_head_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+    module_name = f"textclf_head_{consent.digest(source)[:16]}"
     module = sys.modules.get(module_name)
     if module is None:
         spec = spec_from_file_location(module_name, path, loader=_Source(source, path))

@@ -9,6 +9,7 @@ the model at hand is tried once, on a few texts, before it is used.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from textclf.data.batching import Packed, collate, pack
@@ -75,15 +77,18 @@ def packed_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each text of a packed batch, by plain products: query (1, heads, tokens, head_dim).
+    """Attention within each text of a packed batch: query (1, heads, tokens, head_dim).
 
-    `dropout` of attention weights is left out: drawing it costs a fifth of a step, and the hidden states' own
-    dropout remains. See docs/explanation/training-speed.md.
+    By plain products where there will be a backward pass, which torch's fused attention is slow at on a CPU. `dropout`
+    of attention weights is left out: drawing it costs a fifth of a step, and the hidden states' own dropout remains.
+    See docs/explanation/training-speed.md.
     """
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     groups = query.shape[1] // key.shape[1]
-    # Scaled before the product: queries are fewer than scores.
-    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    learning = query.requires_grad
+    if learning:  # scaled before the product: queries are fewer than scores
+        query = query * scaling
     parts = []
     masks = packing.masks(causal=causal, window=sliding_window, dtype=query.dtype)
     for block, mask in zip(packing.blocks, masks, strict=True):
@@ -96,9 +101,12 @@ def packed_attention(
         query_RHWd, key_RHWd, value_RHWd = of_block(query), of_block(key), of_block(value)
         if groups > 1:
             key_RHWd, value_RHWd = (states.repeat_interleave(groups, dim=1) for states in (key_RHWd, value_RHWd))
-        scores_RHWW = query_RHWd @ key_RHWd.transpose(-1, -2) + mask
-        weights_RHWW = torch.softmax(scores_RHWW, dim=-1)
-        parts.append((weights_RHWW @ value_RHWd).transpose(1, 2).flatten(0, 1))
+        if learning:
+            scores_RHWW = query_RHWd @ key_RHWd.transpose(-1, -2) + mask
+            states_RHWd = torch.softmax(scores_RHWW, dim=-1) @ value_RHWd
+        else:
+            states_RHWd = scaled_dot_product_attention(query_RHWd, key_RHWd, value_RHWd, attn_mask=mask, scale=scaling)
+        parts.append(states_RHWd.transpose(1, 2).flatten(0, 1))
     output = parts[0] if len(parts) == 1 else torch.cat(parts)
     return output.unsqueeze(0), None
 
@@ -107,13 +115,18 @@ AttentionInterface.register(ATTENTION, packed_attention)
 
 
 class PackedForward:
-    """Packed batches in, logits out, with the weights and the head of `network`."""
+    """Packed batches in, logits out, with the weights and the head of `network`.
+
+    lock: held while it computes, as the network's configuration then says which attention is meant. Whoever computes
+    with the network otherwise, and has several threads, holds it too.
+    """
 
     def __init__(self, network: PreTrainedModel, *, reads_last: bool) -> None:
         self._network = network
         self._base: Any = network.base_model
         self._head = OwnHead(network)
         self._reads_last = reads_last
+        self.lock = threading.Lock()
         # RoBERTa's kin count positions from padding_idx + 1.
         table = getattr(getattr(self._base, "embeddings", None), "position_embeddings", None)
         padding_idx = table.padding_idx if isinstance(table, nn.Embedding) else None
@@ -125,26 +138,33 @@ class PackedForward:
         layout = PackedLayout(batch, device)
         input_ids = torch.from_numpy(batch.input_ids).to(device)
         position_ids = torch.from_numpy(batch.position_ids + self._first_position).to(device)
-        with _attention_of(self._base, ATTENTION):
-            types = {}
-            if batch.token_type_ids is not None:
-                types["token_type_ids"] = torch.from_numpy(batch.token_type_ids).to(device)[None]
-            hidden_TD = self._base(
-                input_ids=input_ids[None], position_ids=position_ids[None], packing=layout, **types
-            ).last_hidden_state[0]
-        if self._reads_last:
-            last_B = torch.from_numpy(batch.starts + batch.lengths - 1).to(device)
-            return self._head.of_last(hidden_TD[last_B])
-        # The head reads a batch as it always does: one text a row, padded.
-        place_BT = np.arange(batch.lengths.max())[None, :]
-        mask = place_BT < batch.lengths[:, None]
-        index_BT = torch.from_numpy(np.where(mask, batch.starts[:, None] + place_BT, 0)).to(device)
-        mask_BT = torch.from_numpy(mask).to(device)
-        # Some heads find the end of a text by the pad tokens after it.
-        pad_id = self._network.config.get_text_config().pad_token_id or 0
-        padded_ids = input_ids[index_BT].masked_fill(~mask_BT, pad_id)
-        hidden_BTD = hidden_TD[index_BT] * mask_BT.unsqueeze(-1)
-        return self._head(hidden_BTD, input_ids=padded_ids, mask_BT=mask_BT.long())
+        types = {}
+        if batch.token_type_ids is not None:
+            types["token_type_ids"] = torch.from_numpy(batch.token_type_ids).to(device)[None]
+        with self.lock:
+            with _attention_of(self._base, ATTENTION):
+                hidden_TD = self._base(
+                    input_ids=input_ids[None], position_ids=position_ids[None], packing=layout, **types
+                ).last_hidden_state[0]
+            if self._reads_last:
+                last_B = torch.from_numpy(batch.starts + batch.lengths - 1).to(device)
+                return self._head.of_last(hidden_TD[last_B])
+            # The head reads a batch as it always does: one text a row, padded.
+            hidden_BTD, mask_BT = unpack(batch, hidden_TD)
+            padded_ids = unpack(batch, input_ids)[0]
+            # Some heads find the end of a text by the pad tokens after it.
+            pad_id = self._network.config.get_text_config().pad_token_id or 0
+            return self._head(hidden_BTD, input_ids=padded_ids.masked_fill(~mask_BT, pad_id), mask_BT=mask_BT.long())
+
+
+def unpack(batch: Packed, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
+    """What a packed batch has of each token, (tokens, ...), as one text a row, (batch, tokens, ...), 0 on padding; and
+    which are real: (batch, tokens) bool."""
+    place_BT = np.arange(batch.lengths.max())[None, :]
+    mask = place_BT < batch.lengths[:, None]
+    index_BT = torch.from_numpy(np.where(mask, batch.starts[:, None] + place_BT, 0)).to(tokens_T.device)
+    mask_BT = torch.from_numpy(mask).to(tokens_T.device)
+    return tokens_T[index_BT] * mask_BT.view(*mask_BT.shape, *(1,) * (tokens_T.dim() - 1)), mask_BT
 
 
 def packed_forward(

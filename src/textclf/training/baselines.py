@@ -6,16 +6,17 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from textclf.data.forms import answers_of
 from textclf.data.rows import PAIR, Rows
 from textclf.labels import LabelSet
 from textclf.metrics import metrics_of
 from textclf.training.events import Notice, Observer, Phase, ignore
-from textclf.training.learning import measure_split, split_probabilities
+from textclf.training.learning import split_logits
 from textclf.training.thresholds import fit_thresholds
 from textclf.training.workbench import Workbench
 
@@ -55,12 +56,19 @@ def measure_baselines(bench: Workbench, observe: Observer = ignore) -> tuple[Bas
     started = time.monotonic()
     splits = [split for split in ("validation", "test") if split in bench.targets]
     found = [_majority(bench, splits)]
-    words = _tfidf(bench, splits, observe)
+    words = bench.shared.words if bench.shared is not None else None
+    if words is None:
+        words = _tfidf(bench, splits, observe)
+    if bench.shared is not None:
+        bench.shared.words = words
     if words is not None:
         found.append(words)
-    if bench.probe_rows is not None and bench.baseline and bench.plan.steps:
+    if bench.probe_rows is not None and bench.plan.steps:
         began = time.monotonic()
-        probs: dict[str, np.ndarray] = {split: split_probabilities(bench, split, observe) for split in splits}
+        label_set = bench.prepared.label_set
+        probs: dict[str, np.ndarray] = {
+            split: label_set.probabilities(split_logits(bench, split, observe)) for split in splits
+        }
         spent = bench.spent + time.monotonic() - began
         found.append(Baseline("probe", len(bench.probe_rows), round(spent, 1), _measured(bench, probs)))
     first = metrics_of(bench.prepared.label_set).HEADLINE[0]
@@ -113,7 +121,7 @@ def _tfidf(bench: Workbench, splits: Sequence[str], observe: Observer) -> Baseli
         observe(Notice("no baseline of words: too few texts for so many labels, or too long ones"))
         return None
     if limit < len(rows):
-        chosen = np.sort(np.random.default_rng([bench.config.train.seed, 2]).permutation(len(rows))[:limit])
+        chosen = np.sort(np.random.default_rng([bench.config.data.seed, 2]).permutation(len(rows))[:limit])
         rows, targets = rows.take(chosen), targets[chosen]
     if np.count_nonzero(label_set.counts(targets)) < 2:
         return None
@@ -124,7 +132,8 @@ def _tfidf(bench: Workbench, splits: Sequence[str], observe: Observer) -> Baseli
     except ValueError:  # not one word in all texts
         observe(Notice("no baseline of words: the texts have none"))
         return None
-    model = LinearSVC(C=0.5, random_state=bench.config.train.seed)
+    # By the seed of the data: what it learns is the same for every seed of the model.
+    model = LinearSVC(C=0.5, random_state=bench.config.data.seed)
     scores: dict[str, np.ndarray] = {}
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # labels that all rows have, or none
         if label_set.multi:
@@ -153,16 +162,16 @@ def _measured(bench: Workbench, probs: dict[str, np.ndarray]) -> dict[str, dict[
     """The leading metrics of each split, with thresholds chosen on validation where the model's are."""
     label_set = bench.prepared.label_set
     if label_set.multi:
-        train = bench.config.train
-        assert train.metric is not None
+        metric, seed = bench.config.train.metric, bench.config.data.seed
+        assert metric is not None
         label_set, _ = fit_thresholds(
-            bench.targets["validation"], probs["validation"], label_set, metric=train.metric, seed=train.seed
+            bench.targets["validation"], probs["validation"], label_set, metric=metric, seed=seed
         )
     return {split: _headline(bench, split, probs_NC, label_set) for split, probs_NC in probs.items()}
 
 
 def _headline(bench: Workbench, split: str, probs_NC: np.ndarray, label_set: LabelSet) -> dict[str, float]:
-    metrics = measure_split(replace(bench, prepared=replace(bench.prepared, label_set=label_set)), split, probs_NC)
+    metrics = answers_of(bench.targets[split], probs_NC, label_set, bench.questions.get(split)).measure()
     values = metrics.as_dict()
     names = [*(["question_accuracy"] if values.get("question_accuracy") is not None else []), *metrics.HEADLINE]
     return {name: values[name] for name in names}

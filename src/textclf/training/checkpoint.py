@@ -22,6 +22,8 @@ WEIGHTS = "weights.safetensors"
 AVERAGE = "average.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+START = "step-0"
+"""The checkpoint of a classifier that could answer before its first step."""
 
 
 @dataclass
@@ -61,15 +63,14 @@ def save(
     *,
     keep: int,
 ) -> None:
-    """Write `step-N` under `folder`, then delete all but the newest `keep` and the best.
+    """Write `step-N` under `folder`, then delete all but the newest `keep`, the best and `START`.
 
     What lies ahead of it goes too: a run that began again before it will write it anew. With `keep` 1 the new one is
     read back and verified before the other goes.
     """
     path = folder / f"step-{progress.step}"
     with atomic.new_folder(path, manifest=True) as draft:
-        weights = {name: tensor.contiguous() for name, tensor in _weights(classifier).items()}
-        _write(weights, draft / WEIGHTS)
+        _write({name: tensor.contiguous() for name, tensor in _weights(classifier).items()}, draft / WEIGHTS)
         if average is not None:
             _write(average.tensors(), draft / AVERAGE)
         _write(_optimizer_tensors(classifier, optimizer), draft / OPTIMIZER)
@@ -78,7 +79,7 @@ def save(
         return
     kept = [step for step in _steps(folder) if step <= progress.step][-keep:]
     for step in _steps(folder):
-        if step not in (*kept, progress.best_step):
+        if step not in (0, *kept, progress.best_step):
             shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
 
 
@@ -136,12 +137,22 @@ def load(path: Path, classifier: Classifier, optimizer: Optimizer, average: Weig
 
 def load_best(path: Path, classifier: Classifier) -> None:
     """Put the weights that a checkpoint was judged by into the classifier. Raises ModelError where it is damaged."""
-    problem = atomic.verify(path)
-    if problem is not None:
-        raise ModelError(f"checkpoint {path.name} is damaged ({problem})", hint="start anew with --overwrite")
+    _check_whole(path)
     _load_weights(path, WEIGHTS, classifier)
     if (path / AVERAGE).is_file():
         _load_weights(path, AVERAGE, classifier)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint by their names, on the CPU. Raises ModelError where it is damaged."""
+    _check_whole(path)
+    return load_file(path / WEIGHTS)
+
+
+def _check_whole(path: Path) -> None:
+    problem = atomic.verify(path)
+    if problem is not None:
+        raise ModelError(f"checkpoint {path.name} is damaged ({problem})", hint="start anew with --overwrite")
 
 
 def _load_weights(path: Path, name: str, classifier: Classifier) -> None:

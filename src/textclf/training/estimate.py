@@ -18,7 +18,6 @@ from textclf.training.head import with_head
 from textclf.training.learning import make_learning
 from textclf.training.loop import Learning
 from textclf.training.optim import make_optimizer, set_rate
-from textclf.training.probe import MAX_ROWS
 from textclf.training.workbench import Workbench, asked_head, assemble
 
 TRIAL_SECONDS = 10.0
@@ -27,11 +26,12 @@ TRIAL_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to take.
+    """What a run is expected to take, or so many runs (`seeds`) one after another.
 
     rows: split -> texts. tokens: real tokens of one epoch. padding_waste: share of computed tokens that is
-    padding. seconds: of all steps and evaluations. memory: bytes at most, of the device on CUDA, of the
-    whole process on a CPU; None where it cannot be told. disk: bytes of checkpoints and model.
+    padding. steps: of each run. seconds: of all steps and evaluations, at most max_minutes. memory: bytes at most, of
+    the device on CUDA, of the whole process on a CPU; None where it cannot be told. disk: bytes of checkpoints and
+    models.
     """
 
     rows: dict[str, int]
@@ -48,10 +48,13 @@ class Estimate:
     disk: int
     device: str
     config: Mapping[str, Any]
+    seeds: int = 1
 
 
-def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
+def estimate(request: RunConfig, *, seeds: int = 1, on_event: Observer = ignore) -> Estimate:
     """Prepare data and model as `finetune` would, take a few real steps that are thrown away, and extrapolate.
+
+    seeds: for so many runs of the same data, which keep one model each.
 
     Nothing is written but the prepared data in the cache. Raises what `finetune` raises before training.
     """
@@ -65,11 +68,15 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
     passes = [batch for rows in order for batch in learning.batches(rows, 1)]
     tokens_per_second = _try(bench, learning, order)
     computed = sum(batch.input_ids.size for batch in passes)
-    evaluations = -(-plan.steps // plan.eval_every)
+    scored = -(-plan.steps // plan.eval_every) * learning.validation_tokens + learning.final_tokens
+    if bench.probe_rows is not None:  # it is fitted, measured as a baseline, and judged as step 0
+        scored += int(train.lengths[train.rows_of(bench.probe_rows)].sum()) + learning.validation_tokens
+        if plan.config.baselines and plan.steps:
+            scored += sum(len(part.ids) for split, part in bench.encoded.items() if split != "train")
     # A forward pass is a third of a step's work.
-    probed = min(MAX_ROWS / len(train.windows), 1.0) * learning.tokens if plan.config.probe else 0
-    scored = evaluations * learning.validation_tokens + learning.final_tokens + probed
-    seconds = (computed * plan.steps / plan.steps_per_epoch + scored / 3) / tokens_per_second
+    seconds = seeds * (computed * plan.steps / plan.steps_per_epoch + scored / 3) / tokens_per_second
+    if plan.config.max_minutes is not None:  # for all seeds together
+        seconds = min(seconds, 60 * plan.config.max_minutes)
     return Estimate(
         rows=dict(bench.prepared.splits),
         labels=len(bench.prepared.label_set),
@@ -83,9 +90,10 @@ def estimate(request: RunConfig, *, on_event: Observer = ignore) -> Estimate:
         seconds=float(seconds),
         memory=bench.device.peak_memory(),
         disk=expected_bytes(bench.classifier, averaging=bool(plan.config.averaging)) * (plan.config.keep + 1)
-        + 4 * parameters,
+        + (seeds + 2) * 4 * parameters,  # a model of each seed; at the start, weights and their mean
         device=bench.device.reason,
         config=as_dict(bench.config),
+        seeds=seeds,
     )
 
 

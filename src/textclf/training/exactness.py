@@ -1,4 +1,4 @@
-"""What a resumed run needs to go on bit for bit, besides the same data and settings."""
+"""What a run depends on besides data and settings; a resumed one needs all of it to go on bit for bit."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ def surroundings(device: Device) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "precision": device.precision,
     }
+
+
+def environment(device: Device) -> dict[str, str]:
+    """What a run and its model say of it: versions, the kind of device and the precision."""
+    now = surroundings(device)
+    versions = {name: now[name] for name in ("textclf", "python", "torch", "transformers")}
+    return {**versions, "device": device.kind, "precision": device.precision}
 
 
 def difference(before: dict[str, str], now: dict[str, str]) -> str | None:

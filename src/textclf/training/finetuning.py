@@ -4,52 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import platform
 import shutil
 import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import transformers
-
-import textclf
 from textclf import atomic, paths, presets, pretrained, signals
-from textclf.abstention import as_points, coverage_curve
-from textclf.artifact import card, folder, integrity, runs
-from textclf.artifact.folder import Facts
+from textclf.artifact import runs
 from textclf.artifact.runs import Run
-from textclf.artifact.screening import last_part
 from textclf.config import RunConfig, as_dict, build, by_field, check_complete, file_and_class
-from textclf.data.forms import answers_of
-from textclf.data.preparation import Prepared, prepare
+from textclf.data.preparation import prepare
+from textclf.data.prepared import Prepared
 from textclf.errors import InterruptedRun, ModelError, ResourceError, TextclfError, UsageError
-from textclf.intervals import Answers, intervals
-from textclf.metrics import AnyMetrics, confusions, measure
 from textclf.model import head_code
-from textclf.model.device import Device
-from textclf.model.exporting import write_graph
 from textclf.model.head_code import is_code
 from textclf.model.modeling_textclf import POOLINGS, head_key
 from textclf.training import checkpoint
 from textclf.training.baselines import measure_baselines
-from textclf.training.calibration import cool, fit_temperature
-from textclf.training.events import Notice, Observer, Phase, ignore
+from textclf.training.events import Notice, Observer, ignore
+from textclf.training.exactness import environment
+from textclf.training.finishing import finish
 from textclf.training.head import choose_head, with_head
-from textclf.training.learning import make_learning, measure_split, split_logits
+from textclf.training.learning import make_learning
 from textclf.training.loop import fit
-from textclf.training.thresholds import fit_thresholds
 from textclf.training.trackers import JsonlTracker, Tolerant
-from textclf.training.workbench import Workbench, assemble, check, short_name
-
-_SHOWN_CONFUSIONS = 5
+from textclf.training.workbench import Shared, Workbench, assemble, check, short_name
 
 
 def finetune(
@@ -78,28 +62,56 @@ def finetune(
     """
     request = resolve(model, dataset, config=config, **settings)
     run_folder = paths.expanded(out).resolve() if out is not None else paths.runs_dir() / run_name(request)
+    return finetune_in(run_folder, request, overwrite=overwrite, on_event=on_event)
+
+
+def finetune_in(
+    run_folder: Path, request: RunConfig, *, overwrite: bool, on_event: Observer, shared: Shared | None = None
+) -> Run:
+    """As `finetune`, with a resolved config and in this very folder. shared: what runs of other seeds have computed."""
     with signals.watched() as asked:
         try:
-            return _run(run_folder, request, overwrite, on_event, asked)
+            return _run(run_folder, request, overwrite, on_event, asked, shared)
         except KeyboardInterrupt:
             if asked.stop is None:
                 raise
             raise _interrupted(run_folder, asked.stop) from None
 
 
-def _run(run_folder: Path, request: RunConfig, overwrite: bool, on_event: Observer, asked: signals.Asked) -> Run:
+def check_place(run_folder: Path, request: RunConfig) -> Run | None:
+    """The run that is to be gone on with in this folder; None where a new one is to be begun.
+
+    Raises ModelError where it holds a run with other settings, UsageError where it holds anything else.
+    """
     run = runs.read(run_folder)
-    if run is None or overwrite or (runs.is_blank(run) and run.document["request"] != as_dict(request)):
-        run = _begin(run, run_folder, request)
+    if run is None:
+        runs.check_free(run_folder)
+    elif runs.is_blank(run) and run.document["request"] != as_dict(request):
+        return None
     else:
         _check_same(run, request)
+    return run
+
+
+def _run(
+    run_folder: Path,
+    request: RunConfig,
+    overwrite: bool,
+    on_event: Observer,
+    asked: signals.Asked,
+    shared: Shared | None,
+) -> Run:
+    run = None if overwrite else check_place(run_folder, request)
+    if run is None:
+        run = _begin(runs.read(run_folder), run_folder, request)
+    else:
         if run.state == "done":
             _check_data(run, prepare(request.data))
             on_event(Notice(f"run {run.name} is finished already; --overwrite trains anew"))
             return run
     with runs.locked(run):
         try:
-            return _train(run, assemble(request, on_event), on_event, asked)
+            return _train(run, assemble(request, on_event, shared=shared), on_event, asked)
         except KeyboardInterrupt:  # not a failure
             _close(run, state="paused")
             raise
@@ -143,7 +155,7 @@ def resolve(
         config = presets.read_config_file(config)
     base = as_dict(config) if isinstance(config, RunConfig) else dict(config or {})
     named = {
-        "model": {"name": str(model)} if model is not None else {},
+        "model": {"name": model if isinstance(model, str) else str(model.absolute())} if model is not None else {},
         "data": {"dataset": str(dataset)} if dataset is not None else {},
     }
     merged = build(base, named, by_field(settings))
@@ -168,7 +180,18 @@ def resolve(
 
 def run_name(config: RunConfig) -> str:
     """A name that is the same for the same config: data set, model, six hex digits."""
-    digest = hashlib.sha256(json.dumps(as_dict(config), sort_keys=True).encode()).hexdigest()[:6]
+    return _name(config, as_dict(config))
+
+
+def group_name(config: RunConfig) -> str:
+    """As `run_name`, the same for all seeds, and none that a run by itself has."""
+    document = as_dict(config)
+    del document["train"]["seed"]
+    return _name(config, document)
+
+
+def _name(config: RunConfig, document: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:6]
     named = [paths.slug(short_name(name))[:40] for name in (config.data.dataset, config.model.name)]
     return "-".join([*named, digest])
 
@@ -202,7 +225,7 @@ def _train(run: Run, bench: Workbench, observe: Observer, asked: signals.Asked) 
         head_code=bench.classifier.head_record,
         rows=_rows(bench.prepared),
         prepared=str(bench.prepared.folder),
-        environment=_environment(bench.device),
+        environment=environment(bench.device),
         steps=bench.plan.steps,
     )
     _check_space(run, bench, observe)
@@ -224,206 +247,7 @@ def _train(run: Run, bench: Workbench, observe: Observer, asked: signals.Asked) 
     if asked.stop is not None:
         run.update(step=progress.step)
         raise KeyboardInterrupt
-    return _finish(run, bench, progress, observe)
-
-
-def _finish(run: Run, bench: Workbench, progress: checkpoint.Progress, observe: Observer) -> Run:
-    """Score the best weights, write the artifact, and close the run."""
-    measurable = [split for split in ("validation", "test") if split in bench.encoded]
-    logits: dict[str, np.ndarray] = {split: split_logits(bench, split, observe) for split in measurable}
-    bench, temperature = _with_decisions(bench, logits["validation"], observe)
-    _save_adapter(run, bench, observe)
-    bench.classifier.merge_lora()
-    label_set = bench.prepared.label_set
-    probs = {split: label_set.probabilities(logits_NC / temperature) for split, logits_NC in logits.items()}
-    measured = {split: measure_split(bench, split, probs_NC) for split, probs_NC in probs.items()}
-    answers = {
-        split: answers_of(bench.targets[split], probs_NC, label_set, bench.questions.get(split))
-        for split, probs_NC in probs.items()
-    }
-    calibration = _calibration(bench, temperature, logits, answers["validation"])
-    observe(Notice(_calibrated(calibration, measured)))
-    best = f"the best {bench.config.train.metric} on validation was at step {progress.best_step} of {progress.step}"
-    if progress.best_step == 0 and progress.step:
-        best += ": fine-tuning did not improve on what it began with, and that stays"
-    observe(Notice(best))
-    gap = _split_gap(measured)
-    if gap:
-        observe(Notice(gap))
-    metrics = {split: one.as_dict() for split, one in measured.items()}
-    for split in metrics.keys() & bench.questions.keys():
-        metrics[split]["question_chance"] = bench.questions[split].chance
-    head_code.remember(bench.classifier.head_record)
-    known = {
-        split: {name: asdict(one) for name, one in intervals(answers[split], measured[split]).items()}
-        for split in measured
-    }
-    bench.classifier.restore_vocabulary()
-    observe(Phase("write the model"))
-    with atomic.new_folder(run.folder / runs.MODEL) as draft:
-        bench.classifier.save(draft)
-        bench.tokenizer.model_max_length = bench.max_length  # where pipeline(..., truncation=True) cuts
-        bench.tokenizer.save_pretrained(draft)
-        confused = _confusions(bench, probs)
-        baselines = run.document["baselines"]
-        folder.write_facts(draft, _facts(bench, metrics, known, calibration, confused, baselines))
-        observe(Phase("trace and check the ONNX graph"))
-        try:
-            write_graph(folder.read(draft), bench.encoded["validation"])
-        except ModelError as err:  # predict can do without
-            observe(Notice(err.message))
-        (draft / folder.CARD).write_text(card.render(folder.read(draft)), encoding="utf-8")
-        integrity.seal(draft)
-    run = run.update(
-        state="done",
-        step=progress.step,
-        best_step=progress.best_step,
-        stopped_early=progress.stopped_early,
-        seconds=round(progress.seconds, 1),
-        metrics=metrics,
-        notes=[gap] if gap else [],
-    )
-    # A finished run is not resumed; its checkpoints are three times the size of the model.
-    shutil.rmtree(run.folder / runs.CHECKPOINTS, ignore_errors=True)
-    return run
-
-
-def _save_adapter(run: Run, bench: Workbench, observe: Observer) -> None:
-    """Write what LoRA has learnt beside the artifact, alone, for peft."""
-    if bench.config.model.lora is None:
-        return
-    if not bench.classifier.is_of_transformers:
-        observe(
-            Notice(f"no {runs.ADAPTER}/: plain transformers, onto whose models peft puts adapters, has no such head")
-        )
-        return
-    name, folder = bench.config.model.name, bench.base.folder
-    is_local = name == pretrained.NAME or Path(name).is_absolute()
-    with atomic.new_folder(run.folder / runs.ADAPTER) as draft:
-        bench.classifier.save_lora(
-            draft, base=str(folder) if is_local else name, revision=None if is_local else bench.base.revision
-        )
-
-
-def _with_decisions(bench: Workbench, logits_NC: np.ndarray, observe: Observer) -> tuple[Workbench, float]:
-    """The workbench with what validation, whose logits these are, says of decisions, and what divides all logits now.
-
-    The temperature first, then thresholds of the probabilities that it leads to.
-    """
-    config, label_set, targets = bench.config.train, bench.prepared.label_set, bench.targets["validation"]
-    assert config.metric is not None
-    temperature = fit_temperature(targets, logits_NC, label_set)
-    if not cool(bench, temperature):
-        observe(Notice("scores stay as they are: something that is not linear follows the last layer"))
-        temperature = 1.0
-    if label_set.multi:
-        probs_NC = label_set.probabilities(logits_NC / temperature)
-        label_set, said = fit_thresholds(targets, probs_NC, label_set, metric=config.metric, seed=config.seed)
-        observe(Notice(said))
-    return replace(bench, prepared=replace(bench.prepared, label_set=label_set)), temperature
-
-
-def _calibration(
-    bench: Workbench, temperature: float, logits: Mapping[str, np.ndarray], validation: Answers
-) -> dict[str, Any]:
-    """What textclf.json says of scores. logits: of each split, before; validation: its answers, now."""
-    label_set = bench.prepared.label_set
-    before = {
-        split: measure(bench.targets[split], label_set.probabilities(logits_NC), label_set)
-        for split, logits_NC in logits.items()
-    }
-    return {
-        "temperature": temperature,
-        "rows": len(validation.targets),
-        "before": {split: {"loss": one.loss, "ece": one.ece, "brier": one.brier} for split, one in before.items()},
-        "coverage": None if label_set.multi else as_points(coverage_curve(validation.confidence, validation.right)),
-    }
-
-
-def _calibrated(calibration: Mapping[str, Any], measured: Mapping[str, AnyMetrics]) -> str:
-    """The temperature and what it did, in words."""
-    changes = [
-        f"{split} {before['ece']:.4f} before, {measured[split].ece:.4f} after"
-        for split, before in calibration["before"].items()
-    ]
-    return f"temperature {calibration['temperature']:.3g}; calibration error: {'; '.join(changes)}"
-
-
-def _split_gap(measured: Mapping[str, AnyMetrics]) -> str | None:
-    """A sentence where validation and test differ by more than chance would make them."""
-    if "validation" not in measured or "test" not in measured:
-        return None
-    validation, test = measured["validation"], measured["test"]
-    pooled = (validation.right * validation.rows + test.right * test.rows) / (validation.rows + test.rows)
-    deviation = math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / validation.rows + 1 / test.rows))
-    if abs(validation.right - test.right) < 4 * deviation:
-        return None
-    worse = "below" if test.right < validation.right else "above"
-    return (
-        f"{test.right:.1%} of test is answered rightly, far {worse} validation's {validation.right:.1%}: "
-        "train and test differ, so trust neither for texts of a third kind"
-    )
-
-
-def _confusions(bench: Workbench, probs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """The most frequent confusions of test, or of validation where there is no test."""
-    split = "test" if "test" in probs else "validation"
-    found = confusions(bench.targets[split], probs[split], bench.prepared.label_set)
-    return [asdict(one) for one in (found or ())[:_SHOWN_CONFUSIONS]]
-
-
-def _facts(
-    bench: Workbench,
-    metrics: dict[str, dict[str, Any]],
-    intervals: dict[str, dict[str, Any]],
-    calibration: dict[str, Any],
-    confused: list[dict[str, Any]],
-    baselines: list[dict[str, Any]],
-) -> Facts:
-    prepared, config = bench.prepared, as_dict(bench.config)
-    config["data"]["dataset"] = prepared.name
-    config["model"]["name"] = bench.base_name
-    if is_code(bench.config.model.head):
-        config["model"]["head"] = last_part(bench.config.model.head)
-    if prepared.corrected is not None:
-        config["data"]["corrections"] = prepared.corrected.file
-    if bench.config.model.tokenizer is not None:
-        config["model"]["tokenizer"] = short_name(bench.config.model.tokenizer)
-    return Facts(
-        max_length=bench.max_length,
-        prompt=bench.config.model.prompt,
-        form=prepared.form,
-        columns={"text": prepared.text_column}
-        | ({"text_pair": prepared.text_pair_column} if prepared.text_pair_column is not None else {}),
-        overflow=bench.config.model.overflow,
-        base_model=bench.base_name,
-        base_revision=bench.base.revision,
-        dataset=prepared.name,
-        dataset_id=prepared.repository,
-        dataset_revision=prepared.revision,
-        fingerprint=prepared.fingerprint,
-        splits=dict(prepared.splits),
-        label_counts=dict(prepared.label_counts["train"]),
-        thresholds=prepared.label_set.thresholds,
-        metrics=metrics,
-        intervals=intervals,
-        calibration=calibration,
-        confusions=confused,
-        baselines=baselines,
-        config=config,
-        environment=_environment(bench.device),
-    )
-
-
-def _environment(device: Device) -> dict[str, str]:
-    return {
-        "textclf": textclf.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "device": device.kind,
-        "precision": device.precision,
-    }
+    return finish(run, bench, progress, observe)
 
 
 def _begin(old: Run | None, run_folder: Path, request: RunConfig) -> Run:
@@ -502,7 +326,8 @@ def _check_space(run: Run, bench: Workbench, observe: Observer) -> None:
     one = checkpoint.expected_bytes(bench.classifier, averaging=bool(bench.plan.config.averaging))
     model = 4 * sum(parameter.numel() for parameter in bench.classifier.parameters())
     free, there = shutil.disk_usage(run.folder).free, runs.size(run)
-    least, wanted = one + model, (bench.plan.config.keep + 2) * one + model - there
+    # The checkpoint of the start holds weights and their mean, and no moments.
+    least, wanted = one + model, (bench.plan.config.keep + 2) * one + 3 * model - there
     said = f"{run.folder}: {free / 1e9:.2f} GB are free, and this run needs"
     hint = "free some space, or choose another disk with --out or TEXTCLF_HOME"
     if free < least:

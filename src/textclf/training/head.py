@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from textclf.data.encoding import Encoded
 from textclf.model.backbone import pretrained_pooling
+from textclf.model.classifier import Classifier
 from textclf.model.dropout import pool_dropout
 from textclf.model.features import features
 from textclf.model.head_code import is_code
@@ -31,7 +34,7 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
     own, asked = classifier.head, asked_head(bench.classifier, bench.config.model)
     if not needs_start(classifier, config):
         observe(Notice("the model brings a head for these very labels; learning goes on from it"))
-        return replace(with_head(bench, own), baseline=True)
+        return with_head(bench, own)
     rows_N = bench.probe_rows
     if rows_N is None:
         head = asked or own
@@ -51,7 +54,7 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
     right = "subset accuracy" if bench.prepared.label_set.multi else "accuracy"
     observe(Notice(f"linear probe on {len(rows_N):,} texts in {spent:.0f} s: {right} when held out {found}"))
     _say_head(bench, head, own, asked, observe)
-    return replace(bench, baseline=True, spent=spent)
+    return replace(bench, spent=spent)
 
 
 def with_head(bench: Workbench, head: str) -> Workbench:
@@ -80,6 +83,38 @@ def with_head(bench: Workbench, head: str) -> Workbench:
     said = config.head if classifier.head == "code" else classifier.head
     resolved = replace(bench.config, model=replace(config, head=said))
     return replace(bench, config=resolved, packs=packs)
+
+
+def _features(
+    bench: Workbench, encoded: Encoded, rows_N: np.ndarray, pooling: str | None, observe: Observer
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The features of these training rows; where another seed's were made by the same weights, those."""
+    of = _made_by(bench.classifier, rows_N, pooling) if bench.shared is not None else ""
+    if bench.shared is not None and bench.shared.features is not None and bench.shared.features[0] == of:
+        return bench.shared.features[1:]
+    found = features(
+        bench.classifier,
+        encoded,
+        pooling=pooling,
+        autocast=bench.device.autocast,
+        on_progress=lambda done: observe(Phase("features", done, len(encoded))),
+    )
+    if bench.shared is not None:
+        bench.shared.features = (of, *found)
+    return found
+
+
+def _made_by(classifier: Classifier, rows_N: np.ndarray, pooling: str | None) -> str:
+    """A digest of all that features are made by: rows, pooling and every weight below the last layer.
+
+    Some architectures have a fresh layer there, which a seed changes; most have none.
+    """
+    digest = hashlib.sha256(f"{classifier.head} {pooling}".encode() + rows_N.tobytes())
+    last = {id(one) for one in (classifier.output_layer.parameters() if classifier.output_layer is not None else ())}
+    for parameter in [*classifier.parameters(), *classifier.buffers()]:
+        if id(parameter) not in last:
+            digest.update(parameter.detach().reshape(-1).view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
 
 
 def _say_head(bench: Workbench, head: str, before: str, asked: str | None, observe: Observer) -> None:
@@ -125,14 +160,8 @@ def _probes(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Ob
     elif asked is None and model.head == "auto" and present == "own":
         pooling = pretrained_pooling(bench.base.folder)
     encoded = bench.encoded["train"].take(bench.encoded["train"].rows_of(rows_N))
-    own_RD, pooled_RD = features(
-        classifier,
-        encoded,
-        # Attention that has learnt nothing is the mean.
-        pooling="mean" if pooling == "attention" else pooling,
-        autocast=bench.device.autocast,
-        on_progress=lambda done: observe(Phase("features", done, len(encoded))),
-    )
+    # Attention that has learnt nothing is the mean.
+    own_RD, pooled_RD = _features(bench, encoded, rows_N, "mean" if pooling == "attention" else pooling, observe)
     fit = partial(
         fit_probe,
         targets=bench.targets["train"][rows_N],

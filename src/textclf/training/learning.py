@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
+from textclf.answers import Answers
 from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
-from textclf.metrics import AnyMetrics, Metrics, measure
+from textclf.data.forms import answers_of
+from textclf.metrics import AnyMetrics
 from textclf.model.losses import balanced_weights, make_loss
 from textclf.model.scoring import score
 from textclf.training.events import Observer, Phase, ignore
 from textclf.training.loop import Learning
 from textclf.training.workbench import Workbench
+
+_WALK = 5
+"""Passes over validation that going back from the last weights takes at most."""
 
 
 def make_learning(bench: Workbench) -> Learning:
@@ -42,9 +48,11 @@ def make_learning(bench: Workbench) -> Learning:
         return [collate(encoded, cut, pad_id=pad_id) for cut in cuts]
 
     def validate(observe: Observer) -> AnyMetrics:
-        return measure_split(bench, "validation", split_probabilities(bench, "validation", observe))
+        logits_NC = passing_logits(bench, "validation", observe)
+        return split_answers(bench, "validation", bench.prepared.label_set.probabilities(logits_NC)).measure()
 
     targets, weights = bench.targets["train"], None
+    validation_tokens = len(bench.encoded["validation"].ids)
     if encoded.text is not None:
         targets = targets[encoded.text]
         share_R = 1 / np.repeat(encoded.windows, encoded.windows)  # a text counts once, however many windows it has
@@ -56,33 +64,38 @@ def make_learning(bench: Workbench) -> Learning:
         tokens=len(encoded.ids),
         validate=validate,
         loss=make_loss(label_set, weights_C=weights_C, label_smoothing=train.label_smoothing),
-        validation_tokens=len(bench.encoded["validation"].ids),
-        final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train"),
+        validation_tokens=validation_tokens,
+        final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train")
+        + (_WALK * validation_tokens if train.interpolate and bench.baseline and bench.plan.steps else 0),
         baseline=bench.baseline,
         weights=weights,
         texts=encoded.text,
     )
 
 
-def measure_split(bench: Workbench, split: str, probs_NC: np.ndarray) -> AnyMetrics:
-    """Measure a split by what `split_probabilities` gave."""
-    label_set = bench.prepared.label_set
-    metrics = measure(bench.targets[split], probs_NC, label_set)
-    if split in bench.questions and isinstance(metrics, Metrics):
-        right_Q = bench.questions[split].right(probs_NC, label_set.label2id)
-        metrics = replace(metrics, question_accuracy=float(right_Q.mean()))
-    return metrics
+def split_answers(bench: Workbench, split: str, probs_NC: np.ndarray) -> Answers:
+    """The probabilities that a split is given, beside what is true."""
+    return answers_of(bench.targets[split], probs_NC, bench.prepared.label_set, bench.questions.get(split))
 
 
 def split_logits(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
-    """Score a split with the weights as they are: (rows, num_labels) float32."""
-    total = len(bench.encoded[split])
+    """Score a split with the weights as they are, in fp32: (rows, num_labels) float32."""
+    return _logits(bench, split, observe, nullcontext)
+
+
+def passing_logits(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
+    """As `split_logits`, in the precision of training, which is faster: for what a run measures on its way."""
+    return _logits(bench, split, observe, bench.device.autocast)
+
+
+def _logits(
+    bench: Workbench, split: str, observe: Observer, autocast: Callable[[], AbstractContextManager[object]]
+) -> np.ndarray:
+    encoded = bench.encoded[split]
     logits_NC = score(
-        bench.classifier, bench.encoded[split], on_progress=lambda done: observe(Phase(f"score {split}", done, total))
+        bench.classifier,
+        encoded,
+        autocast=autocast,
+        on_progress=lambda done: observe(Phase(f"score {split}", done, len(encoded))),
     )
-    return bench.encoded[split].per_text(logits_NC)
-
-
-def split_probabilities(bench: Workbench, split: str, observe: Observer = ignore) -> np.ndarray:
-    """The probabilities that the weights as they are give to a split: (rows, num_labels) float32."""
-    return bench.prepared.label_set.probabilities(split_logits(bench, split, observe))
+    return encoded.per_text(logits_NC)

@@ -24,9 +24,10 @@ from textclf.signals import Asked
 from textclf.training import checkpoint
 from textclf.training.averaging import WeightAverage
 from textclf.training.checkpoint import Progress
-from textclf.training.events import Evaluated, Event, Notice, Observer, StepDone
+from textclf.training.events import Evaluated, Event, Notice, Observer
 from textclf.training.exactness import difference, surroundings
 from textclf.training.optim import make_optimizer, rate_factor, set_rate
+from textclf.training.pace import Pace
 from textclf.training.plan import Plan
 from textclf.training.trackers import Tracker
 
@@ -98,7 +99,13 @@ def fit(
         progress.surroundings = now
     if progress.scaler:
         scaler.load_state_dict(progress.scaler)
-    pace = _Pace(plan, progress, learning)
+    pace = Pace(
+        plan,
+        progress,
+        tokens=learning.tokens,
+        validation_tokens=learning.validation_tokens,
+        final_tokens=learning.final_tokens,
+    )
     targets = torch.from_numpy(learning.targets).to(device.torch_device)
     order: list[np.ndarray] = []
     saved_at = time.monotonic()
@@ -252,7 +259,7 @@ def _evaluate(
     learning: Learning,
     plan: Plan,
     progress: Progress,
-    pace: _Pace,
+    pace: Pace,
     tracker: Tracker,
     observe: Observer,
     asked: Asked,
@@ -288,71 +295,6 @@ def _evaluate(
     if config.patience and progress.stale >= config.patience and progress.step < plan.steps:
         progress.stopped_early = f"{config.metric} has not improved for {progress.stale} evaluations"
         observe(Notice(f"stopped early at step {progress.step}: {progress.stopped_early}"))
-
-
-class _Pace:
-    """The clock of a run: how far it is, how fast it goes, when it must end."""
-
-    def __init__(self, plan: Plan, progress: Progress, learning: Learning) -> None:
-        self._plan, self._progress, self._learning = plan, progress, learning
-        self._started = time.monotonic() - progress.seconds
-        self._training_seconds = 0.0
-        self._texts = 0
-        self._steps = 0
-        self._mark = time.monotonic()
-        self._evaluation_seconds = 0.0
-        self._budget = plan.config.max_minutes * 60 if plan.config.max_minutes else math.inf
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    def step_done(self, texts: int) -> None:
-        now = time.monotonic()
-        self._training_seconds += now - self._mark
-        self._mark = now
-        self._texts += texts
-        self._steps += 1
-
-    def evaluated(self, seconds: float) -> None:
-        self._evaluation_seconds = seconds
-        self._mark = time.monotonic()
-
-    def schedule_position(self) -> float:
-        """How much of the run is over, 0 to 1: by steps, or by time where time will end first."""
-        by_steps = (self._progress.step + 1) / (self._plan.steps + 1)
-        if self._budget == math.inf or not self._steps:
-            return by_steps
-        return min(1.0, max(by_steps, self.seconds() / self._usable_budget()))
-
-    def is_up(self) -> bool:
-        return self.seconds() >= self._usable_budget()
-
-    def report(self, rate: float) -> StepDone:
-        progress, plan = self._progress, self._plan
-        per_step = self._training_seconds / self._steps
-        evaluations = math.ceil((plan.steps - progress.step) / plan.eval_every)
-        left = (plan.steps - progress.step) * per_step + evaluations * self._evaluation_seconds
-        return StepDone(
-            step=progress.step,
-            steps=plan.steps,
-            epoch=plan.epoch_at(progress.step),
-            loss=progress.loss,
-            learning_rate=rate,
-            texts_per_second=self._texts / max(self._training_seconds, 1e-9),
-            seconds_left=max(0.0, min(left, self._budget - self.seconds())),
-        )
-
-    def _usable_budget(self) -> float:
-        """The budget less what is still to be scored: validation once more, then all splits of the best weights."""
-        learning = self._learning
-        if self._evaluation_seconds:
-            per_token = self._evaluation_seconds / learning.validation_tokens
-        else:
-            # Before the first evaluation: scoring, in fp32, costs about half of a training step in bf16.
-            per_epoch = self._training_seconds / max(self._steps, 1) * self._plan.steps_per_epoch
-            per_token = 0.5 * per_epoch / learning.tokens
-        reserve = per_token * (learning.validation_tokens + learning.final_tokens)
-        return max(self._budget - reserve, self._budget / 2)
 
 
 def _check_finite(unread: list[_Step], learning: Learning, *, fp16: bool, before: int) -> int:

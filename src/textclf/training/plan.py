@@ -97,7 +97,6 @@ def make_plan(
 def default_learning_rate(width: int, *, probed: bool) -> float:
     """5e-5 at BERT-base's width of 768, more for narrower models: 2.8e-4 at MiniLM's 384; from 1e-5 to 1e-3.
 
-    Two fifths of that where the head starts from a probe: it has no need to be pulled far, and the backbone must
-    not be.
+    Seven tenths of that where the head starts from a probe: it has no need to be pulled far.
     """
-    return float(min(1e-3, max(1e-5, (2e-5 if probed else 5e-5) * (768 / width) ** 2.5)))
+    return float(min(1e-3, max(1e-5, (3.5e-5 if probed else 5e-5) * (768 / width) ** 2.5)))

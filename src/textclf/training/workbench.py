@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from textclf.config import Metric, ModelConfig, Overflow, RunConfig
 from textclf.data.encoded_files import cut_kept, encode_kept
 from textclf.data.encoding import Encoded, encode
 from textclf.data.forms import Questions, questions_of
-from textclf.data.preparation import Prepared, prepare
+from textclf.data.preparation import prepare
+from textclf.data.prepared import Prepared
 from textclf.data.rows import Rows
 from textclf.errors import DataError, UsageError
 from textclf.model.adapters import require_peft
@@ -31,6 +33,17 @@ DEFAULT_LENGTH = 512
 """Tokens that a model reads at most unless asked for more: attention's cost grows with the square."""
 
 
+@dataclass
+class Shared:
+    """What runs that differ in their seed only need not compute twice; empty before the first of them.
+
+    features: of the training texts, and what they were computed from. words: the baseline of words.
+    """
+
+    features: tuple[str, np.ndarray, np.ndarray | None] | None = None
+    words: Any = None
+
+
 @dataclass(frozen=True)
 class Workbench:
     """All that a training needs, before its first step.
@@ -38,8 +51,8 @@ class Workbench:
     encoded: of texts that are read in windows, a row is a window. targets: of texts, however many rows they have.
     questions: how rows of the data make up questions with choices, where they do.
     probe_rows: training texts that a linear probe learns from, None where there is none.
-    packs: batches are packed. baseline: the classifier can answer before its first step. spent: seconds that choosing
-    the head took.
+    baseline: the classifier can answer before its first step. packs: batches are packed. spent: seconds that choosing
+    the head took. shared: what other seeds of this run have computed; None for a run by itself.
     """
 
     config: RunConfig
@@ -55,12 +68,13 @@ class Workbench:
     max_length: int
     probe_rows: np.ndarray | None
     questions: dict[str, Questions]
+    baseline: bool
     packs: bool = False
-    baseline: bool = False
     spent: float = 0.0
+    shared: Shared | None = None
 
 
-def assemble(config: RunConfig, observe: Observer) -> Workbench:
+def assemble(config: RunConfig, observe: Observer, *, shared: Shared | None = None) -> Workbench:
     """Prepare the data, load the model, encode, and choose what the config left open but the head."""
     if config.model.lora is not None:
         require_peft()  # before minutes go into the data
@@ -115,13 +129,14 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         probe_rows = rows_to_learn_from(targets["train"], prepared.label_set, width=width, seed=config.train.seed)
         if probe_rows is None:
             observe(Notice("no linear probe: too few texts for so many labels"))
+    baseline = probe_rows is not None or not fresh
     plan = make_plan(
         replace(config.train, metric=_metric(config.train.metric, bool(questions))),
         prepared.label_set,
         rows=len(train),
         width=classifier.width,
         pass_tokens=device.pass_tokens,
-        probed=probe_rows is not None or not fresh,
+        probed=baseline,
         lora=config.model.lora is not None,
     )
     if probe_rows is None and not plan.steps and config.model.head_hidden:
@@ -131,6 +146,11 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
     if probe_rows is None and not plan.steps and fresh and not classifier.can_be_probed:
         raise UsageError(
             f"no linear probe can start the head {config.model.head}, and no epoch follows it", hint="leave out --fast"
+        )
+    if not plan.steps and not fresh:
+        raise UsageError(
+            f"{base_name} knows these labels already, and no epoch follows in which it would learn more",
+            hint="leave out --fast; textclf eval MODEL --dataset DATA measures it as it is",
         )
     if probe_rows is None and not plan.steps:
         raise DataError(
@@ -153,6 +173,8 @@ def assemble(config: RunConfig, observe: Observer) -> Workbench:
         probe_rows=probe_rows,
         max_length=max_length,
         questions=questions,
+        baseline=baseline,
+        shared=shared,
     )
 
 

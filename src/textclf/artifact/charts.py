@@ -1,4 +1,5 @@
-"""Plots as SVG that takes its colours from the page's style sheet: lines, confusions, bars.
+"""Plots of a model's figures as SVG: lines, confusions, bars. On the report's page they take its colours, beside the
+model card they bring their own.
 
 Drawn by hand rather than by a plotting library: colours follow the reader's theme, text stays text, and a matrix of 77
 labels is 60 KB. Built as an element tree, so that a name can never be read as markup.
@@ -7,12 +8,13 @@ labels is 60 KB. Built as an element tree, so that a name can never be read as m
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree as Tree  # writes only
 
 import numpy as np
 
-from textclf.metrics import Confusion
+from textclf.metrics import Bin, Confusion
 
 Point = tuple[float, float]
 
@@ -20,6 +22,28 @@ WHOLE_MATRIX = 150
 """Labels up to which all of them are drawn: more are too small to see."""
 ZOOMED = 16
 """Labels in the matrix of the most confused ones."""
+
+STYLE = """
+text { font-family: system-ui, "DejaVu Sans", Arial, sans-serif; fill: #1c1f23; }
+.matrix text { font-family: ui-monospace, "DejaVu Sans Mono", monospace; }
+.ground { fill: #ffffff; }
+.axis { fill: #5a626c; }
+.end { text-anchor: end; }
+.middle { text-anchor: middle; }
+.grid { stroke: #dcdfe3; stroke-width: 0.5; }
+.curve { fill: none; stroke-width: 2; }
+.curve.c0 { stroke: #1f6fb2; }
+.curve.c1 { stroke: #c2410c; stroke-dasharray: 6 3; }
+.dot.c0, .right { fill: #1f6fb2; }
+.dot.c1, .wrong { fill: #c2410c; }
+.count.dark { fill: #ffffff; }
+.track { fill: #e8ebee; }
+.bar .fill { fill: #1f6fb2; }
+.whisker { stroke: #1c1f23; stroke-width: 2; }
+"""
+"""Colours of a plot by itself: those of the report's page in a light theme."""
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def lines(title: str, series: Mapping[str, Sequence[Point]], *, unit: str, along: str = "step") -> str:
@@ -58,6 +82,50 @@ def lines(title: str, series: Mapping[str, Sequence[Point]], *, unit: str, along
             _line(svg, (legend, 10), (legend + 18, 10), f"curve c{number}")
             _text(svg, legend + 24, 14, name, "axis")
             legend += 40 + 7 * len(name)
+    return _written(svg)
+
+
+def reliability(bins: Sequence[Bin], *, pairs: bool) -> str:
+    """Whether scores mean what they say: how often the answers of a bin are right over their mean score.
+
+    pairs: of text and label, where a text may have several labels.
+    """
+    title = "Share of texts that have the label, by its score" if pairs else "Share answered rightly, by score"
+    measured = {"measured": [(one.confidence, one.accuracy) for one in bins], "ideal": [(0.0, 0.0), (1.0, 1.0)]}
+    return lines(title, measured, unit="have the label" if pairs else "answered rightly", along="mean score")
+
+
+def coverage(points: Sequence[Point]) -> str:
+    """How right the surest answers are: (share answered, share of these that is right), one or more."""
+    title = "Share answered rightly, of the texts with the highest scores"
+    return lines(title, {"share answered rightly": sorted(points)}, unit="answered rightly", along="share answered")
+
+
+def confusion_matrices(support: Mapping[str, int], pairs: Sequence[Confusion]) -> tuple[str, str]:
+    """The matrix of the most confused labels, or of all where they are few, and that of all labels; either may be "".
+
+    support: label -> its rows in the split. pairs: all confusions, most frequent first. Labels without a row that were
+    never answered are left out.
+    """
+    answered = {pair.predicted for pair in pairs}
+    names = [name for name in support if support[name] or name in answered]
+    all_drawn = len(names) <= WHOLE_MATRIX
+    zoomed = set(most_confused(pairs) if len(names) > ZOOMED else names)
+    order = by_similarity(names if all_drawn else list(zoomed), pairs)
+    near = matrix({name: support[name] for name in order if name in zoomed}, pairs, counts=True) if zoomed else ""
+    if len(zoomed) == len(names) or not all_drawn:
+        return near, ""
+    return near, matrix({name: support[name] for name in order}, pairs, counts=False)
+
+
+def standalone(drawn: str) -> str:
+    """A plot as a file of its own, on white and in colours of its own, from what a function above has drawn."""
+    svg = Tree.fromstring(drawn)  # noqa: S314  # our own, just written
+    svg.set("xmlns", "http://www.w3.org/2000/svg")
+    ground = Tree.Element("rect", {"width": "100%", "height": "100%", "class": "ground"})
+    style = Tree.Element("style")
+    style.text = STYLE
+    svg[:0] = [style, ground]
     return _written(svg)
 
 
@@ -209,4 +277,5 @@ def _text(
 
 
 def _written(svg: Tree.Element) -> str:
-    return Tree.tostring(svg, encoding="unicode")
+    # What XML cannot hold comes from names alone.
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", Tree.tostring(svg, encoding="unicode"))

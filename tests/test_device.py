@@ -1,0 +1,49 @@
+"""What the CPU at hand computes products with: another library may be faster, and must not round."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+PROGRAM = """
+import json, torch
+from textclf.model import device
+
+{before}
+found = torch.cpu.get_capabilities()
+torch.cpu.get_capabilities = lambda: {{**found, "cpu_name": {name!r}}}
+device.pick_device("cpu")
+one, other = torch.randn(512, 1536), torch.randn(1536, 384)
+error = float((one @ other - one.double() @ other.double()).abs().max())
+now = torch.backends.mkldnn.matmul.fp32_precision, torch.get_float32_matmul_precision()
+print(json.dumps([*now, error]))
+"""
+AMX_HIDDEN = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+CHOSEN = "torch.backends.mkldnn.matmul.fp32_precision = 'ieee'"
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "environment", "switched"),
+    [
+        ("AMD EPYC 9R14", "", AMX_HIDDEN, True),
+        ("AMD EPYC 9R14", CHOSEN, AMX_HIDDEN, False),  # as the program around it wants
+        ("AMD EPYC 9R14", "", {}, not torch.cpu.get_capabilities().get("amx_bf16")),  # with AMX it would round
+        ("Intel Xeon", "", AMX_HIDDEN, False),
+    ],
+)
+def test_fp32_products_go_to_onednn_where_that_is_fp32(
+    name: str, before: str, environment: dict[str, str], switched: bool
+) -> None:
+    if not torch.cpu.get_capabilities().get("avx512_f"):
+        switched = False
+    program = PROGRAM.format(name=name, before=before)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    precision, for_all, error = json.loads(done.stdout)
+    assert (precision == "bf16", for_all) == (switched, "medium" if switched else "highest")
+    assert error < 1e-2  # bf16: 0.1 and more
