@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from scipy import stats
 
 import textclf
@@ -105,14 +106,22 @@ def test_what_cannot_be_compared_is_refused(models: Path, tiny_csv: Path, tmp_pa
         textclf.compare([models / "poor", models / "good-0"], metric="speed")
 
 
-def test_draws_without_one_of_two_labels_do_not_count(tmp_path: Path, cli: Cli) -> None:
-    models = [tiny_models.artifact(tmp_path / name, ("a", "b"), seed=seed) for seed, name in enumerate("xy")]
+@pytest.mark.parametrize("rank", range(4))
+def test_a_difference_with_its_interval_is_one_that_can_be(rank: int, tmp_path: Path, cli: Cli) -> None:
+    """One label is so rare that many draws lack it, and what one model finds first the other finds last."""
+    models = [tiny_models.artifact(tmp_path / name, ("a", "b")) for name in ("right", "mirrored")]
+    weights = load_file(models[1] / "model.safetensors")
+    turned = {name: -value if name.startswith("classifier.") else value for name, value in weights.items()}
+    save_file(turned, models[1] / "model.safetensors", metadata={"format": "pt"})
+    texts = [text for text, _ in tiny_models.rows(19)]
+    found = np.argsort(-textclf.load(models[0]).predict_proba(texts)[:, 1])[rank]
     data = tmp_path / "rare.csv"
-    data.write_text("text,label\n" + "".join(f"text number {row},{'b' if row == 7 else 'a'}\n" for row in range(19)))
+    data.write_text("text,label\n" + "".join(f"{text},{'ab'[int(row == found)]}\n" for row, text in enumerate(texts)))
     done = cli("compare", *models, "--dataset", data, "--metric", "roc_auc", "--json")
     assert done.returncode == 0, done.stderr
     (one,) = json.loads(done.stdout)["differences"]
-    assert -1 <= one["low"] <= one["value"] <= one["high"] <= 1 and "nan" not in one["verdict"]
+    assert one["value"] == pytest.approx(1 - rank / 9) and "nan" not in one["verdict"]
+    assert -1 <= one["low"] <= one["value"] <= one["high"] <= 1
 
 
 def test_models_of_unlike_labels_are_compared_by_what_both_have(tmp_path: Path) -> None:

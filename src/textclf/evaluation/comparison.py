@@ -212,7 +212,8 @@ def _compared(scored: list[_Scored], metric: str, *, dataset: str, split: str) -
             apart_R = points[0] - points[1]
             parts = [(draws[a][metric] - draws[b][metric], apart_R)]
             seeds, better = len(apart_R), int((sign * apart_R > 0).sum())
-        low, high = span(parts, level=1 - (1 - LEVEL) / len(pairs))
+        least, most = RANGES.get(metric, (0.0, 1.0))
+        low, high = np.clip(span(parts, level=1 - (1 - LEVEL) / len(pairs)), least - most, most - least).tolist()
         single = len(members[a]) == len(members[b]) == 1
         test = mcnemar(members[a][0].answers.right, members[b][0].answers.right) if single else None
         verdict = _verdict(models[a].name, models[b].name, metric, value, low, high)
