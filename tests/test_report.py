@@ -122,7 +122,7 @@ def test_mistakes_are_the_rows_answered_wrongly_surest_first(made: tuple[Run, Pa
         assert (one.file, one.text, one.target) == ("tickets.csv", text, label)
         (answer,) = predictor.predictions([text])
         assert answer.label == one.predicted != one.target
-        assert answer.score == pytest.approx(one.score, abs=1e-5)
+        assert answer.score == pytest.approx(one.score, abs=1e-4)  # alone and among others texts round otherwise
 
 
 def test_slices_divide_the_split(made: tuple[Run, Path], evaluated: EvalReport) -> None:

@@ -1,8 +1,10 @@
-"""Tiny real models: every architecture from its own config, with a real tokenizer trained here."""
+"""Tiny real models: every architecture from its own config, with a real tokenizer made here."""
 
 from __future__ import annotations
 
 import functools
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,11 +49,15 @@ def rows(count: int, labels: Sequence[str] = ("a", "b", "c"), *, seed: int = 0) 
 def wordpiece() -> PreTrainedTokenizerFast:
     """A BERT-type tokenizer: lower case, [CLS] text [SEP]."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece())
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(_corpus(), trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    words = _words(tokenizer)
+    letters = sorted(set("".join(words)))
+    pieces = [*special, *letters, *("##" + letter for letter in letters), *(word for word in words if word[1:])]
+    tokenizer.model = models.WordPiece({piece: place for place, piece in enumerate(pieces[:300])}, unk_token="[UNK]")
+    tokenizer.add_special_tokens(special)
     _wrap_template(tokenizer, "[CLS]", "[SEP]")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
@@ -87,13 +93,29 @@ def unigram() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>")
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    words = _words(tokenizer)
+    scores = dict.fromkeys(special, 0.0) | dict.fromkeys(sorted(set("".join(words))), math.log(1e-4))
+    scores |= {word: math.log(times / words.total()) for word, times in words.most_common(120) if word[1:]}
+    tokenizer.model = models.Unigram(list(scores.items()), unk_id=special.index("<unk>"))
+    tokenizer.add_special_tokens(special)
     _wrap_template(tokenizer, "[CLS]", "[SEP]")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="<unk>", cls_token="[CLS]", sep_token="[SEP]",
         mask_token="[MASK]", bos_token="[CLS]", eos_token="[SEP]", model_max_length=512,
     )  # fmt: skip
+
+
+def _words(tokenizer: Tokenizer) -> Counter[str]:
+    """The corpus' words as the tokenizer tells them apart, the most frequent first.
+
+    tokenizers' trainers of WordPiece and Unigram would not do: with the order of their hash maps every process gets
+    another vocabulary, and a tiny model learns otherwise.
+    """
+    found: Counter[str] = Counter()
+    for line in _corpus():
+        normal = tokenizer.normalizer.normalize_str(line) if tokenizer.normalizer else line
+        found.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+    return Counter(dict(sorted(found.items(), key=lambda word: (-word[1], word[0]))))
 
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
