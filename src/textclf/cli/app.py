@@ -99,9 +99,12 @@ def _main() -> NoReturn:
     terminal.make_streams_safe()
     # Typer checks values with pydantic, which would first look for plug-ins in every package that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # Threads of OpenMP that wait for work would keep a core busy. Beside any other process, torch's two threads on two
-    # cores are then four times slower; asleep, they lose a tenth on a machine that does nothing else.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads of OpenMP that wait for work, as long as they do by themselves, would keep a core busy: beside any other
+    # process, torch's two threads on two cores are then up to four times slower. Asleep at once, they lose a quarter
+    # on a machine that does nothing else; looking about for some ten microseconds first, a tenth.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     signals.own_process()
     # Kernels of the Hub are code; transformers would fetch some for models that name none.
     os.environ.setdefault("USE_HUB_KERNELS", "NO")
