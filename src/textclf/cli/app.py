@@ -101,7 +101,7 @@ def _main() -> NoReturn:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # Threads of OpenMP that wait for work, as long as they do by themselves, would keep a core busy: beside any other
     # process, torch's two threads on two cores are then up to four times slower. Asleep at once, they lose a quarter
-    # on a machine that does nothing else; looking about for some ten microseconds first, a tenth.
+    # on a machine that does nothing else; looking about for some 25 microseconds first, a tenth.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
