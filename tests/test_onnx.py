@@ -134,6 +134,52 @@ def test_other_weights_of_the_same_shape_are_the_ones_that_count(copy: Path, tmp
     assert np.abs(logits(copy, "onnx") - expected).max() < 1e-4 * max(1, np.abs(expected).max())
 
 
+@pytest.fixture
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_runtime, "usable_cpus", lambda: 3)
+    monkeypatch.setattr(onnx_runtime, "MANY_TOKENS", 300)
+    monkeypatch.setattr(onnx_runtime, "PAYING_TOKENS", 500)
+
+
+def test_threads_with_passes_of_their_own_answer_as_torch_does(copy: Path, three_threads: None) -> None:
+    artifact = folder.read(copy)
+    runtime = onnx_runtime.OnnxRuntime(artifact)
+    torch_runtime = prediction.open_runtime(artifact, runtime="torch", device="cpu")
+    tokens = 0
+    for count in (1, 10, 400, 30):  # few at first, then more than pays, then few again
+        texts = [f"{index} {text}" for index, text in enumerate(TEXTS[:-2] * 10)][:count]
+        encoded = encode(texts, artifact.tokenizer(), max_length=artifact.max_length)
+        told: list[int] = []
+        onnx_NC, torch_NC = runtime.logits(encoded, told.append), torch_runtime.logits(encoded)
+        assert np.abs(onnx_NC - torch_NC).max() < 1e-4 * max(1, np.abs(torch_NC).max())
+        assert told == sorted(told) and told[-1] == count
+        tokens = max(tokens, int(encoded.lengths.sum()))
+    assert tokens > 3 * onnx_runtime.PAYING_TOKENS, "some were many"
+
+
+def test_a_pass_that_fails_ends_the_others(copy: Path, three_threads: None) -> None:
+    artifact = folder.read(copy)
+    encoded = encode(TEXTS[:-2] * 20, artifact.tokenizer(), max_length=artifact.max_length)
+    encoded.ids[len(encoded.ids) // 2] = 30_000  # beyond the vocabulary
+    told: list[int] = []
+    with pytest.raises(ModelError, match="ONNX Runtime cannot compute"):
+        onnx_runtime.OnnxRuntime(artifact).logits(encoded, told.append)
+    assert sum(told[-1:]) < len(encoded)
+
+
+def test_a_runtime_keeps_its_weights_where_others_come_in_their_place(
+    copy: Path, tmp_path: Path, three_threads: None
+) -> None:
+    artifact = folder.read(copy)
+    runtime = onnx_runtime.OnnxRuntime(artifact)
+    few = encode(TEXTS[:-2], artifact.tokenizer(), max_length=artifact.max_length)
+    before = runtime.logits(few)
+    (tiny_models.artifact(tmp_path / "other", seed=9) / folder.WEIGHTS).replace(copy / folder.WEIGHTS)
+    many = encode(TEXTS[:-2] * 20, artifact.tokenizer(), max_length=artifact.max_length)
+    assert many.lengths.sum() > 3 * onnx_runtime.PAYING_TOKENS
+    np.testing.assert_allclose(runtime.logits(many), np.tile(before, (20, 1)), atol=1e-5)
+
+
 def test_a_graph_of_other_weights_is_not_used(copy: Path, tmp_path: Path) -> None:
     other = tiny_models.artifact(tmp_path / "other", ["a", "b", "c", "d"])
     for name in (folder.WEIGHTS, folder.CONFIG):

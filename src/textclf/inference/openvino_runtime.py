@@ -11,7 +11,7 @@ import numpy as np
 from textclf.artifact import graph
 from textclf.artifact.folder import Artifact
 from textclf.cpus import usable_cpus
-from textclf.data.batching import Batch
+from textclf.data.batching import Batch, micro_batches
 from textclf.data.encoding import Encoded
 from textclf.errors import MissingExtraError, ModelError
 from textclf.inference.onnx_runtime import check_fit
@@ -79,14 +79,14 @@ class OpenVinoRuntime:
                     f"OpenVINO cannot compute this graph: {_reason(err)}", hint="use --runtime onnx or bf16"
                 ) from err
 
-        return logits_in_passes(
-            forward,
-            encoded,
-            labels=self._labels,
-            pad_id=self._pad_id,
+        passes = micro_batches(
+            np.arange(len(encoded)),
+            encoded.lengths,
             max_tokens=MAX_TOKENS * self._threads,
             max_padding=MAX_PADDING * self._threads,
-            on_progress=on_progress,
+        )
+        return logits_in_passes(
+            forward, encoded, passes, labels=self._labels, pad_id=self._pad_id, on_progress=on_progress
         )
 
 
