@@ -50,12 +50,15 @@ def in_arrow(texts: Texts) -> pa.LargeStringArray:
 
     if not isinstance(texts, Sequence):
         whole = pa.concat_arrays([pa.array([], pa.large_string()), *texts.cast(pa.large_string()).chunks])
-    else:
-        try:
-            whole = pa.array(texts, pa.large_string())
-        except UnicodeEncodeError:
-            whole = pa.array(list(map(_clean, texts)), pa.large_string())
-    return pc.fill_null(whole, "") if whole.null_count else whole
+        return pc.fill_null(whole, "") if whole.null_count else whole
+    # Not by pa.array, which imports pandas to see whether it was given any: as long as 300 short texts take.
+    try:
+        encoded = [(text or "").encode() for text in texts]
+    except UnicodeEncodeError:
+        encoded = [_clean(text).encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)), out=offsets[1:])
+    return pa.LargeStringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
 def whole(texts: Texts, tokenizer: Tokenizer, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -62,7 +62,8 @@ class Words:
         """
         words, first_N = _split(texts)
         encoded = words.dictionary_encode()
-        word_W = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)  # W: all words, U: different ones
+        # W: all words, U: different ones. Not by to_numpy, which imports pandas.
+        word_W = np.from_dlpack(encoded.indices).astype(np.int64)
         ids_of_U = self._look_up(encoded.dictionary.to_pylist())
         size_U = np.fromiter(map(len, ids_of_U), dtype=np.int64, count=len(ids_of_U))
         ids = np.fromiter(itertools.chain.from_iterable(ids_of_U), dtype=np.int64, count=int(size_U.sum()))
