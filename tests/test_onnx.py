@@ -27,6 +27,7 @@ from textclf.evaluation.exporting import export
 from textclf.inference import onnx_runtime, prediction
 from textclf.inference.prediction import load
 from textclf.inference.quantization import quantize
+from textclf.model import exporting
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -211,6 +212,41 @@ def test_a_model_that_is_too_large_gets_no_graph(tiny_artifact: Path, monkeypatc
     with pytest.raises(ModelError, match="larger than"):
         export(tiny_artifact)
     assert not (tiny_artifact / "onnx").exists()
+
+
+def test_what_was_traced_once_is_not_traced_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("TEXTCLF_HOME", str(home))
+    trace, traced = exporting._traced, []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        traced.append(args)
+        return trace(*args, **kwargs)
+
+    monkeypatch.setattr(exporting, "_traced", counted)
+    place = tiny_models.artifact(tmp_path / "first")
+    export(place)
+    [kept] = (home / "cache" / "graphs").iterdir()
+    whole = kept.read_bytes()
+
+    renamed = tiny_models.artifact(tmp_path / "renamed", ["alpha", "beta", "gamma"], seed=9)  # other weights too
+    export(renamed)
+    assert len(traced) == 1
+    expected = logits(renamed, "torch")
+    assert np.abs(logits(renamed, "onnx") - expected).max() < 1e-4 * max(1, np.abs(expected).max())
+
+    export(tiny_models.artifact(tmp_path / "larger", ["a", "b", "c", "d", "e"]))  # another network
+    assert len(traced) == 2
+    assert len(list(kept.parent.iterdir())) == 2
+    [other] = {*kept.parent.iterdir()} - {kept}
+    expected = logits(place, "torch")
+    for count, damaged in enumerate((b"", whole[: len(whole) // 2], other.read_bytes(), b"\0" * 100), start=3):
+        kept.write_bytes(damaged)
+        for _ in range(2):  # the first mends it
+            shutil.rmtree(place / "onnx")
+            export(place)
+            assert len(traced) == count
+        assert np.abs(logits(place, "onnx") - expected).max() < 1e-4 * max(1, np.abs(expected).max())
 
 
 def test_a_graph_whose_answers_differ_is_not_kept(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ each other.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import tempfile
 import warnings
@@ -17,16 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from textclf import atomic
+import textclf
+from textclf import atomic, paths
 from textclf.artifact import folder as names
 from textclf.artifact import graph
 from textclf.artifact.folder import Artifact
 from textclf.data.batching import Batch, collate
 from textclf.data.encoding import Encoded
-from textclf.errors import ModelError
+from textclf.errors import ModelError, ResourceError
 from textclf.model.classifier import Classifier
 
 MAX_BYTES = 1 << 30
@@ -62,21 +66,73 @@ def write_graph(artifact: Artifact, encoded: Encoded, *, head: str | None = None
     batches = _sample(encoded, classifier.pad_id)
     with torch.inference_mode():
         expected = [classifier(batch).numpy() for batch in batches]
+    with suppress(ValueError):  # an architecture that has one way only
+        # Plain matrix products: fewer nodes than what PyTorch's fused attention unfolds into, and as exact.
+        classifier.network.set_attn_implementation("eager")
+
+    def linked(outline: bytes) -> tuple[bytes, float]:
+        document = _linked(outline, classifier.network, weights)
+        return document, _difference(document, weights, batches, expected)
+
+    kept = paths.cache_dir() / "graphs" / f"{_key(classifier, types=types)}.onnx"
+    document, difference = b"", np.inf
+    with suppress(Exception):  # there is none, or none that is whole
+        document, difference = linked(kept.read_bytes())
+    if not difference <= MAX_DIFFERENCE:
+        outline = _outline(classifier, types=types)
+        document, difference = linked(outline)
+        if not difference <= MAX_DIFFERENCE:
+            raise ModelError(
+                f"no ONNX graph: its logits differ from torch's by {difference:.1e}; predict will use torch"
+            )
+        with suppress(ResourceError), atomic.new_file(kept) as file:  # the next run can do without
+            file.write(outline)
+    with atomic.new_file(artifact.folder / names.GRAPH) as file:
+        file.write(document)
     facts = {"layout": graph.layout(weights), "torch": torch.__version__, "rows": sum(map(len, batches))}
+    graph.write_facts(artifact.folder, fp32={**facts, "max_difference": float(f"{difference:.1e}")})
+
+
+def _difference(document: bytes, weights: Path, batches: list[Batch], expected: list[np.ndarray]) -> float:
+    """How far a graph's logits are from these, at most, as a share of the largest where that is above 1."""
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch)
         (draft / names.WEIGHTS).symlink_to(weights.resolve())
-        document = _linked(_traced(classifier, types=types), classifier.network, weights, draft)
         (draft / names.GRAPH).parent.mkdir()
         (draft / names.GRAPH).write_bytes(document)
         session = graph.open_session(draft)
         got = [graph.run(session, batch.input_ids, batch.attention_mask, batch.token_type_ids) for batch in batches]
-    difference = max(float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) for a, b in zip(expected, got, strict=True))
-    if not difference <= MAX_DIFFERENCE:
-        raise ModelError(f"no ONNX graph: its logits differ from torch's by {difference:.1e}; predict will use torch")
-    with atomic.new_file(artifact.folder / names.GRAPH) as file:
-        file.write(document)
-    graph.write_facts(artifact.folder, fp32={**facts, "max_difference": float(f"{difference:.1e}")})
+    return max(float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) for a, b in zip(expected, got, strict=True))
+
+
+def _key(classifier: Classifier, *, types: bool) -> str:
+    """What an outline depends on, as a name: everything about a network but its weights and what its labels are called.
+
+    Buffers count with their values, which are constants of the graph.
+    """
+    import onnxruntime
+
+    network = classifier.network
+    config = network.config.to_dict()
+    called = ("id2label", "label2id", "_name_or_path", "architectures")
+    known = {
+        "config": {name: value for name, value in config.items() if name not in called},
+        "modules": repr(network),
+        "parameters": [(name, list(one.shape)) for name, one in network.named_parameters(remove_duplicate=False)],
+        "buffers": [
+            (name, hashlib.sha256(one.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest())
+            for name, one in network.named_buffers()
+        ],
+        "types": types,
+        "versions": [package.__version__ for package in (textclf, torch, transformers, onnxruntime)],
+    }
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _outline(classifier: Classifier, *, types: bool) -> bytes:
+    """The network as an ONNX graph whose weights are inputs: what it does with any weights. Takes seconds."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return _optimised(_traced(classifier, types=types), classifier.network, Path(scratch))
 
 
 class _Logits(nn.Module):
@@ -94,9 +150,6 @@ class _Logits(nn.Module):
 def _traced(classifier: Classifier, *, types: bool) -> Any:
     """The network as an ONNX model, its weights by name. types: with token_type_ids as a third input."""
     network = classifier.network
-    with suppress(ValueError):  # an architecture that has one way only
-        # Plain matrix products: fewer nodes than what PyTorch's fused attention unfolds into, and as exact.
-        network.set_attn_implementation("eager")
     input_ids_BT = torch.randint(1, 50, (2, 16))
     mask_BT = torch.ones_like(input_ids_BT)
     mask_BT[1, 10:] = 0
@@ -122,8 +175,8 @@ def _traced(classifier: Classifier, *, types: bool) -> Any:
         ) from err
 
 
-def _linked(model: Any, network: PreTrainedModel, weights: Path, scratch: Path) -> bytes:
-    """The graph optimised, for any CPU, and every weight a reference to its place in the file.
+def _optimised(model: Any, network: PreTrainedModel, scratch: Path) -> bytes:
+    """The graph optimised, for any CPU.
 
     While the optimiser works the weights are inputs, of which it knows only the shape: what it makes of the graph
     then holds for any weights, and refers to them by name.
@@ -131,7 +184,7 @@ def _linked(model: Any, network: PreTrainedModel, weights: Path, scratch: Path) 
     import onnx
     import onnxruntime as ort
 
-    named = {f"network.{name}": parameter for name, parameter in network.named_parameters(remove_duplicate=False)}
+    named = {f"network.{name}" for name, _ in network.named_parameters(remove_duplicate=False)}
     tensors = list(model.graph.initializer)
     del model.graph.initializer[:]
     for tensor in tensors:
@@ -153,13 +206,23 @@ def _linked(model: Any, network: PreTrainedModel, weights: Path, scratch: Path) 
             f"no ONNX graph: ONNX Runtime {ort.__version__} does not take a {network.config.model_type} model; "
             "predict will use torch"
         ) from err
-    optimised = onnx.load(scratch / "optimised")
+    return (scratch / "optimised").read_bytes()
+
+
+def _linked(outline: bytes, network: PreTrainedModel, weights: Path) -> bytes:
+    """An outline with every weight a reference to its place in the file."""
+    import onnx
+
+    named = {f"network.{name}": parameter for name, parameter in network.named_parameters(remove_duplicate=False)}
+    optimised = onnx.load_from_string(outline)
     places = graph.places(weights)
     in_file = {network.get_parameter(name).data_ptr(): place for name, place in places.items() if _has(network, name)}
     inputs = [value for value in optimised.graph.input if value.name not in graph.INPUTS]
     for value in inputs:
         optimised.graph.input.remove(value)
         parameter = named[value.name]
+        if [size.dim_value for size in value.type.tensor_type.shape.dim] != list(parameter.shape):
+            raise ModelError(f"no ONNX graph: its outline is of another network than {weights}")
         place = in_file.get(parameter.data_ptr())  # by address: of tied weights only one is in the file
         if place is None or place.dtype != "F32" or place.shape != list(parameter.shape):
             raise ModelError(
