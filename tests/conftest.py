@@ -35,10 +35,18 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def outlines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outlines of ONNX graphs, which take seconds to trace and are the same in every test."""
+    return tmp_path_factory.mktemp("outlines")
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test has a cache and runs of its own."""
+def home(tmp_path_factory: pytest.TempPathFactory, outlines: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has runs of its own, and a cache of its own but for `outlines`."""
     folder = tmp_path_factory.mktemp("home")
+    (folder / "cache").mkdir()
+    (folder / "cache" / "graphs").symlink_to(outlines)
     monkeypatch.setenv("TEXTCLF_HOME", str(folder))
     return folder
 

@@ -181,11 +181,14 @@ def test_a_runtime_keeps_its_weights_where_others_come_in_their_place(
     np.testing.assert_allclose(runtime.logits(many), np.tile(before, (20, 1)), atol=1e-5)
 
 
-def test_a_graph_of_other_weights_is_not_used(copy: Path, tmp_path: Path) -> None:
+def test_a_graph_of_other_weights_is_not_used(copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = tiny_models.artifact(tmp_path / "other", ["a", "b", "c", "d"])
     for name in (folder.WEIGHTS, folder.CONFIG):
         shutil.copy(other / name, copy / name)
     assert np.array_equal(logits(copy, "auto"), logits(copy, "torch"))
+    assert "made from other weights: torch computes" in caplog.text
+    logits(copy, "bf16")
+    assert "made from other weights: answers that are close" in caplog.text
     with pytest.raises(ModelError, match="made from other weights") as caught:
         load(copy, runtime="onnx")
     assert "textclf export" in str(caught.value.hint)

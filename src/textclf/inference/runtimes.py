@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,17 @@ from textclf.artifact.folder import Artifact
 from textclf.data.encoding import Encoded
 from textclf.errors import ModelError, UsageError
 
+logger = logging.getLogger(__name__)
+
 RUNTIMES = ("auto", "onnx", "int8", "torch", "bf16", "openvino")
 ROUNDED = {"int8": 1.0, "bf16": 0.2, "openvino": 0.2}
 """onnx and torch give the same labels; int8 (ONNX Runtime), bf16 (torch) and openvino (bf16) are faster and round. What
 lies within this margin of another answer, in logits, is therefore computed in fp32 as well. Of MiniLM's logits on the
 3,080 test texts of banking77, fine-tuned or with a probe alone, none moved by more than 0.1 in bf16, and the widest
 margin at which int8 gave another label was 0.71. Within 1.0 are 7 to 9 % of the texts, within 0.2 1 to 2 %."""
+
+
+_UNCHECKED = "answers that are close to another are not computed again in fp32"
 
 
 class Runtime(Protocol):
@@ -58,7 +64,7 @@ def open_runtime(
     check(runtime, device)
     check_head(artifact, head)
     if runtime == "auto":
-        fits = device in ("auto", "cpu") and graph.belongs(artifact.folder)
+        fits = device in ("auto", "cpu") and _has_graph(artifact, "torch computes, and slower")
         runtime = "onnx" if fits and (device == "cpu" or not _gpu_answers()) else "torch"
     if runtime in ("torch", "bf16"):
         from textclf.inference.torch_runtime import TorchRuntime  # 3 s
@@ -66,7 +72,7 @@ def open_runtime(
         by_torch = TorchRuntime(artifact, device=device, precision="bf16" if runtime == "bf16" else "fp32", head=head)
         # Elsewhere than on the CPU an exact runtime would be a second model in memory.
         rounds = runtime == "bf16" and by_torch.device.kind == "cpu"
-        return rechecked(artifact, by_torch, runtime) if rounds and graph.belongs(artifact.folder) else by_torch
+        return rechecked(artifact, by_torch, runtime) if rounds and _has_graph(artifact, _UNCHECKED) else by_torch
     kind = "int8" if runtime == "int8" else "fp32"
     if not graph.belongs(artifact.folder, kind):
         there = graph.graph_path(artifact.folder, kind).is_file()
@@ -83,7 +89,18 @@ def open_runtime(
     from textclf.inference.onnx_runtime import OnnxRuntime
 
     by_onnx = OnnxRuntime(artifact, kind=kind)
-    return rechecked(artifact, by_onnx, runtime) if kind == "int8" and graph.belongs(artifact.folder) else by_onnx
+    return rechecked(artifact, by_onnx, runtime) if kind == "int8" and _has_graph(artifact, _UNCHECKED) else by_onnx
+
+
+def _has_graph(artifact: Artifact, otherwise: str) -> bool:
+    """Whether a model has its fp32 graph. Where it has one that is not its own, a warning says what happens instead."""
+    found = graph.belongs(artifact.folder)
+    if not found and graph.graph_path(artifact.folder).is_file():
+        logger.warning(
+            "%s: its fp32 ONNX graph is damaged, or was made from other weights: %s (textclf export %s writes it anew)",
+            artifact.folder, otherwise, artifact.folder,
+        )  # fmt: skip
+    return found
 
 
 def rechecked(artifact: Artifact, rounded: Runtime, runtime: str) -> Runtime:
