@@ -328,7 +328,7 @@ def test_a_fresh_run_answers_without_torch(cli: Run, tiny_base: Path, tiny_csv: 
     trained = cli("finetune", "--model", tiny_base, "-d", tiny_csv, "--epochs", "1", "-o", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
     assert loaded_by(tmp_path / "run", "--format", "jsonl", input="where is my card\nsecond\n") == set()
-    assert loaded_by(tmp_path / "run", input="where is my card\n" * 300) == {"pyarrow"}
+    assert loaded_by(tmp_path / "run", input="where is my card\n" * 600) == {"pyarrow"}
     done = cli("export", tmp_path / "run", "--int8", "--force")
     assert done.returncode == 0 and "the same answer as fp32" in done.stderr, done.stderr
     assert loaded_by(tmp_path / "run", "--runtime", "int8", input="x\n") == set()
