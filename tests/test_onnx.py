@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 import tiny_models
 from hub_stand_in import WRITE_TOKEN, HubStandIn
@@ -28,6 +29,7 @@ from textclf.inference import onnx_runtime, prediction
 from textclf.inference.prediction import load
 from textclf.inference.quantization import quantize
 from textclf.model import exporting
+from textclf.model.classifier import Classifier
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -138,7 +140,6 @@ def test_other_weights_of_the_same_shape_are_the_ones_that_count(copy: Path, tmp
 @pytest.fixture
 def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_runtime, "usable_cpus", lambda: 3)
-    monkeypatch.setattr(onnx_runtime, "MANY_TOKENS", 300)
     monkeypatch.setattr(onnx_runtime, "PAYING_TOKENS", 500)
 
 
@@ -156,6 +157,21 @@ def test_threads_with_passes_of_their_own_answer_as_torch_does(copy: Path, three
         assert told == sorted(told) and told[-1] == count
         tokens = max(tokens, int(encoded.lengths.sum()))
     assert tokens > 3 * onnx_runtime.PAYING_TOKENS, "some were many"
+
+
+def test_long_texts_are_computed_by_all_threads_together(
+    copy: Path, three_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = folder.read(copy)
+    monkeypatch.setattr(onnx_runtime, "MAX_TOKENS", 20)
+    opened: list[bool] = []
+    monkeypatch.setattr(onnx_runtime.OnnxRuntime, "_of_one_thread", property(lambda _: opened.append(True)))
+    runtime = onnx_runtime.OnnxRuntime(artifact)
+    encoded = encode(TEXTS * 4, artifact.tokenizer(), max_length=artifact.max_length)
+    runtime.logits(encoded)
+    assert encoded.lengths.max() > 20 and not opened
+    runtime.logits(encoded.take(np.flatnonzero(encoded.lengths <= 20)))
+    assert opened
 
 
 def test_a_pass_that_fails_ends_the_others(copy: Path, three_threads: None) -> None:
@@ -243,13 +259,34 @@ def test_what_was_traced_once_is_not_traced_again(tmp_path: Path, monkeypatch: p
     assert len(list(kept.parent.iterdir())) == 2
     [other] = {*kept.parent.iterdir()} - {kept}
     expected = logits(place, "torch")
-    for count, damaged in enumerate((b"", whole[: len(whole) // 2], other.read_bytes(), b"\0" * 100), start=3):
+    flipped = bytes([*whole[:-9], whole[-9] ^ 1, *whole[-8:]])
+    for count, damaged in enumerate((b"", whole[: len(whole) // 2], other.read_bytes(), flipped), start=3):
         kept.write_bytes(damaged)
         for _ in range(2):  # the first mends it
             shutil.rmtree(place / "onnx")
             export(place)
             assert len(traced) == count
         assert np.abs(logits(place, "onnx") - expected).max() < 1e-4 * max(1, np.abs(expected).max())
+
+    shutil.rmtree(kept.parent)
+    kept.parent.symlink_to(kept.parent)  # a cache that can be neither read nor written
+    shutil.rmtree(place / "onnx")
+    export(place)
+    assert graph.belongs(place)
+
+
+def test_a_network_with_code_or_buffers_from_elsewhere_is_always_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXTCLF_HOME", str(tmp_path / "home"))
+    artifact = folder.read(tiny_models.artifact(tmp_path / "model"))
+    for module in (torch.nn.BatchNorm1d(8), type("Head", (torch.nn.Linear,), {"__module__": "a_package"})(8, 8)):
+        classifier = Classifier.from_artifact(artifact)
+        assert exporting._may_be_kept(classifier.network)
+        classifier.network.add_module("another", module)
+        assert not exporting._may_be_kept(classifier.network)
+        exporting._keep(b"outline", classifier, types=False)
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_graph_whose_answers_differ_is_not_kept(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,9 @@ as fast, at 1,024 it loses 8 %, at 4,096 20 %."""
 MAX_PADDING = 64
 """Padding tokens of a pass, for each thread; one more pass is cheaper than these."""
 
-MANY_TOKENS = 1024
-"""Tokens asked for at once, for each thread, from which on every thread computes passes of its own, instead of all
-threads one pass after another. Nobody waits for anybody then: MiniLM answers 1.16 times as many short texts."""
+MANY = 4
+"""Passes for each thread from which on every thread computes passes of its own, instead of all threads one pass after
+another. Nobody waits for anybody then: MiniLM answers 1.16 times as many short texts."""
 
 PAYING_TOKENS = 4096
 """Tokens in all, for each thread, after which that is worth opening a session of one thread: it takes as long as they
@@ -58,12 +58,12 @@ class OnnxRuntime:
     def logits(self, encoded: Encoded, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Logits in the order of the input: (rows, num_labels) float32. on_progress: told how many texts are done."""
         session, at_once = self._session, 1
-        tokens = int(encoded.lengths.sum()) // self._threads
-        self._tokens += tokens
-        many = self._threads > 1 and tokens >= MANY_TOKENS and self._tokens >= PAYING_TOKENS
-        if many and self._of_one_thread is not None:
+        passes = _passes(encoded, max_tokens=OWN_TOKENS, max_padding=OWN_PADDING)
+        self._tokens += int(encoded.lengths.sum()) // self._threads
+        # Long texts would leave threads without any, and memory grows with the square of their length.
+        many = len(passes) >= MANY * self._threads > MANY and encoded.lengths.max() <= MAX_TOKENS
+        if many and self._tokens >= PAYING_TOKENS and self._of_one_thread is not None:
             session, at_once = self._of_one_thread, self._threads
-            passes = _passes(encoded, max_tokens=OWN_TOKENS, max_padding=OWN_PADDING)
         else:
             passes = _passes(encoded, max_tokens=MAX_TOKENS * self._threads, max_padding=MAX_PADDING * self._threads)
         return logits_in_passes(

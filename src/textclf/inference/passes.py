@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -42,7 +43,8 @@ def logits_in_passes(
 
 def _finished(compute: Callable[[np.ndarray], int], passes: Sequence[np.ndarray], at_once: int) -> Iterator[int]:
     """What `compute` gives for each pass, as they end. Where one fails, none is begun any more."""
-    if at_once == 1:
+    # A program whose main thread has ended starts no more threads, while another of its threads may still ask.
+    if at_once == 1 or not threading.main_thread().is_alive():
         yield from map(compute, passes)
         return
     from concurrent.futures import ThreadPoolExecutor, as_completed  # 7 ms, which one line does without

@@ -64,8 +64,9 @@ def open_runtime(
     check(runtime, device)
     check_head(artifact, head)
     if runtime == "auto":
-        fits = device in ("auto", "cpu") and _has_graph(artifact, "torch computes, and slower")
-        runtime = "onnx" if fits and (device == "cpu" or not _gpu_answers()) else "torch"
+        there = device in ("auto", "cpu") and graph.graph_path(artifact.folder).is_file()
+        fits = there and (device == "cpu" or not _gpu_answers())
+        runtime = "onnx" if fits and _has_graph(artifact, "torch computes, and slower") else "torch"
     if runtime in ("torch", "bf16"):
         from textclf.inference.torch_runtime import TorchRuntime  # 3 s
 
@@ -97,9 +98,8 @@ def _has_graph(artifact: Artifact, otherwise: str) -> bool:
     found = graph.belongs(artifact.folder)
     if not found and graph.graph_path(artifact.folder).is_file():
         logger.warning(
-            "%s: its fp32 ONNX graph is damaged, or was made from other weights: %s (textclf export %s writes it anew)",
-            artifact.folder, otherwise, artifact.folder,
-        )  # fmt: skip
+            "%s: its fp32 ONNX graph is damaged, or was made from other weights: %s", artifact.folder, otherwise
+        )
     return found
 
 

@@ -39,6 +39,9 @@ MAX_BYTES = 1 << 30
 MAX_DIFFERENCE = 1e-4
 """Between the logits of the graph and of torch, as a share of the largest logit where that is above 1."""
 
+DIGEST_BYTES = 32
+"""SHA-256 of an outline, before it in its file."""
+
 MAX_CHECKED = 64
 """Texts that a graph is checked on."""
 
@@ -74,10 +77,10 @@ def write_graph(artifact: Artifact, encoded: Encoded, *, head: str | None = None
         document = _linked(outline, classifier.network, weights)
         return document, _difference(document, weights, batches, expected)
 
-    kept = paths.cache_dir() / "graphs" / f"{_key(classifier, types=types)}.onnx"
-    document, difference = b"", np.inf
-    with suppress(Exception):  # there is none, or none that is whole
-        document, difference = linked(kept.read_bytes())
+    outline, document, difference = _kept(classifier, types=types), b"", np.inf
+    if outline is not None:
+        with suppress(Exception):  # whatever is wrong with it, there is another way
+            document, difference = linked(outline)
     if not difference <= MAX_DIFFERENCE:
         outline = _outline(classifier, types=types)
         document, difference = linked(outline)
@@ -85,8 +88,7 @@ def write_graph(artifact: Artifact, encoded: Encoded, *, head: str | None = None
             raise ModelError(
                 f"no ONNX graph: its logits differ from torch's by {difference:.1e}; predict will use torch"
             )
-        with suppress(ResourceError), atomic.new_file(kept) as file:  # the next run can do without
-            file.write(outline)
+        _keep(outline, classifier, types=types)
     with atomic.new_file(artifact.folder / names.GRAPH) as file:
         file.write(document)
     facts = {"layout": graph.layout(weights), "torch": torch.__version__, "rows": sum(map(len, batches))}
@@ -105,12 +107,37 @@ def _difference(document: bytes, weights: Path, batches: list[Batch], expected: 
     return max(float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) for a, b in zip(expected, got, strict=True))
 
 
-def _key(classifier: Classifier, *, types: bool) -> str:
-    """What an outline depends on, as a name: everything about a network but its weights and what its labels are called.
+def _kept(classifier: Classifier, *, types: bool) -> bytes | None:
+    """The outline of a network of this shape that was traced before; None where there is none that is whole."""
+    try:
+        document = _place(classifier, types=types).read_bytes() if _may_be_kept(classifier.network) else b""
+    except (OSError, RuntimeError):  # a loop of links
+        return None
+    digest, outline = document[:DIGEST_BYTES], document[DIGEST_BYTES:]
+    return outline if digest == hashlib.sha256(outline).digest() else None
 
-    Buffers count with their values, which are constants of the graph.
-    """
+
+def _keep(outline: bytes, classifier: Classifier, *, types: bool) -> None:
+    """Keep an outline for `_kept`, where that can be done: the next run can do without."""
+    if _may_be_kept(classifier.network):
+        with suppress(OSError, RuntimeError, ResourceError), atomic.new_file(_place(classifier, types=types)) as file:
+            file.write(hashlib.sha256(outline).digest() + outline)
+
+
+def _may_be_kept(network: PreTrainedModel) -> bool:
+    """Whether `_place` tells a network from all others: not where code from elsewhere computes, which may be another
+    tomorrow, nor where buffers are learnt, as they are constants of the graph."""
+    packages = {type(module).__module__.partition(".")[0] for module in network.modules()}
+    learnt = network.state_dict().keys() - {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    return packages <= {"textclf", "torch", "transformers"} and not learnt
+
+
+def _place(classifier: Classifier, *, types: bool) -> Path:
+    """Where the outline of a network is kept. Its name is made of everything about the network but its weights and what
+    its labels are called."""
+    import onnx
     import onnxruntime
+    import onnxscript
 
     network = classifier.network
     config = network.config.to_dict()
@@ -119,14 +146,11 @@ def _key(classifier: Classifier, *, types: bool) -> str:
         "config": {name: value for name, value in config.items() if name not in called},
         "modules": repr(network),
         "parameters": [(name, list(one.shape)) for name, one in network.named_parameters(remove_duplicate=False)],
-        "buffers": [
-            (name, hashlib.sha256(one.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest())
-            for name, one in network.named_buffers()
-        ],
         "types": types,
-        "versions": [package.__version__ for package in (textclf, torch, transformers, onnxruntime)],
+        "versions": [one.__version__ for one in (textclf, torch, transformers, onnx, onnxscript, onnxruntime)],
     }
-    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
+    return paths.cache_dir() / "graphs" / f"{digest[:32]}.bin"
 
 
 def _outline(classifier: Classifier, *, types: bool) -> bytes:
