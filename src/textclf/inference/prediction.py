@@ -121,7 +121,8 @@ class Predictor:
     def predict_proba(self, texts: Iterable[Item]) -> np.ndarray:
         """The probability of every label for each text: (rows, num_labels) float32."""
         empty = np.zeros((0, len(self.classes_)), dtype=np.float32)
-        return np.concatenate([empty, *(self._score(window)[0] for window in reading.windows(self._checked(texts)))])
+        windows = reading.windows(self._checked(texts), first=reading.MAX_TEXTS)  # all answers come at once
+        return np.concatenate([empty, *(self._score(window)[0] for window in windows)])
 
     def predictions(
         self,

@@ -52,9 +52,10 @@ class Wanted:
     trained_on: Mapping[str, str] = field(default_factory=dict)
 
 
-def windows(texts: Iterable[Item]) -> Iterator[list[Item]]:
-    """All texts, in order, in windows. When reading fails, what came before is handed out first."""
-    window = _Window()
+def windows(texts: Iterable[Item], *, first: int = FIRST_TEXTS) -> Iterator[list[Item]]:
+    """All texts, in order, in windows, the first of so many texts. When reading fails, what came before is handed out
+    first."""
+    window = _Window(first)
     try:
         for text in texts:
             if window.add(text, len(text) if isinstance(text, str) else len(text[0]) + sum(map(len, text[1]))):
@@ -172,10 +173,10 @@ def is_data_file(name: str) -> bool:
 class _Window:
     """Texts gathered until there are enough of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = FIRST_TEXTS) -> None:
         self.texts: list[Item] = []
         self._chars = 0
-        self._limit = FIRST_TEXTS
+        self._limit = limit
 
     def add(self, text: Item, chars: int) -> bool:
         """Take one more text; true when the window is full."""
