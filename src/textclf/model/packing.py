@@ -28,6 +28,8 @@ from textclf.model.heads import OwnHead
 ATTENTION = "textclf_packed"
 HIDDEN = -30000.0
 """Added to a score that must not count; finite, because a row of padding sees padding only."""
+PLAIN_WIDTH = 128
+"""Tokens of a row up to which plain products are the faster attention also where nothing learns."""
 TRIAL_LENGTHS = (150, 2, 40, 5)
 """Tokens of the texts of the trial: past the window of local attention, and far under it."""
 TOLERANCE = 2e-5
@@ -79,16 +81,15 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention within each text of a packed batch: query (1, heads, tokens, head_dim).
 
-    By plain products where there will be a backward pass, which torch's fused attention is slow at on a CPU. `dropout`
-    of attention weights is left out: drawing it costs a fifth of a step, and the hidden states' own dropout remains.
-    See docs/explanation/training-speed.md.
+    By plain products where there will be a backward pass, which torch's fused attention is slow at on a CPU, and in
+    narrow rows. `dropout` of attention weights is left out: drawing it costs a fifth of a step, and the hidden states'
+    own dropout remains. See docs/explanation/training-speed.md.
     """
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     groups = query.shape[1] // key.shape[1]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     learning = query.requires_grad
-    if learning:  # scaled before the product: queries are fewer than scores
-        query = query * scaling
+    query = query * scaling  # before the product: queries are fewer than scores
     parts = []
     masks = packing.masks(causal=causal, window=sliding_window, dtype=query.dtype)
     for block, mask in zip(packing.blocks, masks, strict=True):
@@ -101,11 +102,11 @@ def packed_attention(
         query_RHWd, key_RHWd, value_RHWd = of_block(query), of_block(key), of_block(value)
         if groups > 1:
             key_RHWd, value_RHWd = (states.repeat_interleave(groups, dim=1) for states in (key_RHWd, value_RHWd))
-        if learning:
+        if learning or block.width <= PLAIN_WIDTH:
             scores_RHWW = query_RHWd @ key_RHWd.transpose(-1, -2) + mask
             states_RHWd = torch.softmax(scores_RHWW, dim=-1) @ value_RHWd
         else:
-            states_RHWd = scaled_dot_product_attention(query_RHWd, key_RHWd, value_RHWd, attn_mask=mask, scale=scaling)
+            states_RHWd = scaled_dot_product_attention(query_RHWd, key_RHWd, value_RHWd, attn_mask=mask, scale=1.0)
         parts.append(states_RHWd.transpose(1, 2).flatten(0, 1))
     output = parts[0] if len(parts) == 1 else torch.cat(parts)
     return output.unsqueeze(0), None

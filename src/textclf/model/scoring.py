@@ -18,8 +18,6 @@ MAX_TOKENS = 16384
 """Tokens per forward pass, padding among them. Without gradients this is small even for large models."""
 MAX_TOKENS_PER_THREAD = 1024
 """On a CPU: what lies in a core's cache is computed faster."""
-MAX_PACKED_PER_THREAD = 2048
-"""On a CPU, of packed texts: rows of one width are then more, and bf16 is 5 to 10 % faster."""
 MAX_PACKED = 16384
 """Of any number of threads: to find each text its place takes longer the more there are."""
 LONGEST_PACKED = 512
@@ -84,7 +82,7 @@ def scoring_passes(classifier: Classifier, encoded: Encoded) -> list[np.ndarray]
     # Long and short ones fill each other's gaps; texts of one length, in which files may be sorted, might leave half.
     shuffled = np.random.default_rng(0).permutation(len(encoded))
     fits = encoded.lengths[shuffled] <= LONGEST_PACKED
-    packed = min(MAX_PACKED, MAX_PACKED_PER_THREAD * threads)
+    packed = min(MAX_PACKED, padded)
     return [
         *scoring_batches(shuffled[~fits], encoded.lengths, max_tokens=padded),
         *packed_batches(shuffled[fits], encoded.lengths, max_tokens=packed),
