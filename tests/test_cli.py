@@ -52,6 +52,34 @@ def test_version_and_module(cli: Cli) -> None:
     assert cli("--version").stdout == f"textclf {__version__}\n"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="torch brings GNU's OpenMP on Linux")
+@pytest.mark.parametrize(
+    ("said", "policy", "turns"),
+    [
+        ({}, "PASSIVE", "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "PASSIVE", "7"),
+        ({"OMP_WAIT_POLICY": "active"}, "ACTIVE", None),
+    ],
+)
+def test_threads_wait_awake_for_a_moment_unless_told_otherwise(
+    said: dict[str, str], policy: str, turns: str | None
+) -> None:
+    program = """
+import sys
+from textclf.cli.app import main
+sys.argv = ["textclf", "--version"]
+try:
+    main()
+except SystemExit:
+    import torch
+"""
+    unsaid = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = {**unsaid, **said, "OMP_DISPLAY_ENV": "verbose"}
+    shown = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True).stderr
+    assert f"OMP_WAIT_POLICY = '{policy}'" in shown
+    assert turns is None or f"GOMP_SPINCOUNT = '{turns}'" in shown
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_the_commands(shell: str) -> None:
     program = [sys.executable, "-c", "import sys; sys.argv[0] = 'textclf'; from textclf.cli.app import main; main()"]
