@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ from textclf.errors import DataError, UsageError
 from textclf.evaluation.exporting import export
 from textclf.labels import LabelSet
 from textclf.training.events import Evaluated, Event, Notice
-from textclf.training.probe import clearly_better, fit_probe, rows_to_learn_from
+from textclf.training.probe import (
+    CrossValidation,
+    LinearProbe,
+    clearly_better,
+    cross_validate,
+    fit_probe,
+    rows_to_learn_from,
+)
 
 FAST: dict[str, Any] = {"epochs": 3, "batch_size": 16, "precision": "fp32"}
 
@@ -49,6 +57,11 @@ def of(labels: int) -> LabelSet:
     return LabelSet(tuple(map(str, range(labels))))
 
 
+def probed(features: np.ndarray, targets: np.ndarray, **how: Any) -> tuple[LinearProbe, CrossValidation]:
+    chosen = cross_validate(features, targets, seed=0, **how)
+    return fit_probe(features, targets, chosen, **how), chosen
+
+
 @pytest.mark.parametrize("labels", [2, 5])
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
@@ -56,11 +69,10 @@ def test_a_probe_labels_as_logistic_regression_does(labels: int, scale: bool, bi
     features, targets = blobs(labels)
     if scale:
         features = features * np.logspace(-2, 2, 8, dtype=np.float32) + (3 if bias else 0)
-    settings = {"label_set": of(labels + 1), "balanced": False, "seed": 0}
-    probe = fit_probe(features, targets, bias=bias, scale=scale, **settings)
+    probe, chosen = probed(features, targets, label_set=of(labels + 1), bias=bias, scale=scale, balanced=False)
     logits = features @ probe.weight.T + probe.bias
     unit = (features - (features.mean(0) if bias else 0)) / features.std(0) if scale else features
-    peer = LogisticRegression(C=probe.c, fit_intercept=bias, max_iter=1000).fit(unit, targets)
+    peer = LogisticRegression(C=chosen.c, fit_intercept=bias, max_iter=1000).fit(unit, targets)
     assert (logits[:, :labels].argmax(axis=1) == peer.predict(unit)).mean() > 0.98
     assert probe.weight.shape == (labels + 1, 8) and (bias or not probe.bias.any())
     assert (logits.argmax(axis=1) == targets).mean() > 0.8, "the label that no row had is chosen"
@@ -68,8 +80,8 @@ def test_a_probe_labels_as_logistic_regression_does(labels: int, scale: bool, bi
 
 def test_two_rows_of_each_label_are_enough_for_a_probe() -> None:
     features, _ = blobs(4, rows=8)
-    probe = fit_probe(features, np.arange(8) % 4, label_set=of(4), bias=True, scale=True, balanced=False, seed=0)
-    assert np.isfinite(probe.weight).all() and probe.right.shape == (8,)
+    probe, chosen = probed(features, np.arange(8) % 4, label_set=of(4), bias=True, scale=True, balanced=False)
+    assert np.isfinite(probe.weight).all() and chosen.right.shape == (8,)
 
 
 def test_balanced_probes_hear_the_rare_label() -> None:
@@ -77,7 +89,7 @@ def test_balanced_probes_hear_the_rare_label() -> None:
     kept = (targets == 0) | (np.arange(400) % 20 == 0)
     features, targets = features[kept] * 0.5, targets[kept]
     plain, balanced = (
-        fit_probe(features, targets, label_set=of(2), bias=True, scale=False, balanced=balanced, seed=0)
+        probed(features, targets, label_set=of(2), bias=True, scale=False, balanced=balanced)[0]
         for balanced in (False, True)
     )
     chosen = [((features @ p.weight.T + p.bias).argmax(axis=1) == 1).sum() for p in (plain, balanced)]
@@ -93,17 +105,41 @@ def test_a_feature_that_is_the_same_for_all_texts_has_no_weight(bias: bool) -> N
     features[:, 2] = 1.25 + generator.choice([0, 2e-7], size=60)  # LayerNorm with a dead scale: rounding is left
     features[:, 3] *= 1e-32
     features[:, 4] = 0.5
-    probe = fit_probe(features, targets, label_set=of(2), bias=bias, scale=True, balanced=False, seed=0)
+    probe, chosen = probed(features, targets, label_set=of(2), bias=bias, scale=True, balanced=False)
     assert not probe.weight[:, 2:4].any()
     assert np.abs(probe.weight).max() < 100
-    assert probe.right.mean() > 0.7
+    assert chosen.right.mean() > 0.7
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_the_fit_to_all_texts_is_the_same_wherever_it_begins(multi: bool) -> None:
+    features, targets = blobs(4)
+    label_set = LabelSet(("a", "b", "c", "d"), "multi" if multi else "single")
+    how: dict[str, Any] = {"label_set": label_set, "bias": True, "scale": False, "balanced": False}
+    seen = np.eye(4, dtype=bool)[targets] if multi else targets
+    probe, chosen = probed(features, seen, **how)
+    # Another fold's regression is another place to begin at, and so is none.
+    elsewhere = cross_validate(features, seen, seed=1, **how).near
+    nowhere = np.zeros_like(chosen.near) if multi else None
+    for near in (elsewhere, nowhere):
+        other = fit_probe(features, seen, replace(chosen, near=near), **how)
+        assert np.allclose(other.weight, probe.weight, atol=0.01 * np.abs(probe.weight).max())
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+@pytest.mark.parametrize("row", range(8))  # of each fold one at least
+def test_a_label_that_a_fold_lacked_is_learnt_all_the_same(row: int) -> None:
+    features, targets = blobs(3)
+    targets = np.where(targets == 2, 0, targets)
+    targets[row], features[row] = 2, 9
+    probe, _ = probed(features, targets, label_set=of(3), bias=True, scale=False, balanced=False)
+    assert (features @ probe.weight.T + probe.bias)[row].argmax() == 2
 
 
 def test_clearly_better_means_more_than_chance() -> None:
     features, targets = blobs(4)
     settings = {"label_set": of(4), "bias": True, "scale": False, "balanced": False, "seed": 0}
-    good = fit_probe(features, targets, **settings)
-    poor = fit_probe(features[:, :1], targets, **settings)
+    good, poor = (cross_validate(seen, targets, **settings) for seen in (features, features[:, :1]))
     assert clearly_better(good, poor) and not clearly_better(poor, good) and not clearly_better(good, good)
 
 

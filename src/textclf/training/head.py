@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,8 @@ from textclf.model.dropout import pool_dropout
 from textclf.model.features import features
 from textclf.model.head_code import is_code
 from textclf.model.modeling_textclf import POOLINGS
-from textclf.model.norms import norms_in_autocast
 from textclf.training.events import Notice, Observer, Phase, ignore
-from textclf.training.probe import LinearProbe, clearly_better, fit_probe
+from textclf.training.probe import clearly_better, cross_validate, fit_probe
 from textclf.training.workbench import Workbench, asked_head, needs_start
 
 
@@ -41,16 +40,30 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
         bench = with_head(bench, head)
         _say_head(bench, head, own, asked, observe)
         return bench
-    probes = _probes(bench, rows_N, asked, observe)
-    head = next(iter(probes))
-    if len(probes) > 1 and not clearly_better(probes[head], probes[own]):
-        head = own
+    seen = _seen(bench, rows_N, asked, observe)
+    fit: dict[str, Any] = {
+        "targets": bench.targets["train"][rows_N],
+        "label_set": bench.prepared.label_set,
+        "balanced": bench.config.train.class_weights == "balanced",
+    }
+    # Products as small as these gain nothing from threads of BLAS, which would be in the way of torch's: a thread each.
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # labels with fewer rows than folds
+    ):
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            validate = partial(cross_validate, **fit, seed=bench.config.train.seed)
+            validated = dict(zip(seen, pool.map(lambda one: validate(**one), seen.values()), strict=True))
+        head = next(iter(validated))
+        if len(validated) > 1 and not clearly_better(validated[head], validated[own]):
+            head = own
+        probe = fit_probe(chosen=validated[head], **fit, **seen[head])
     bench = with_head(bench, head)
     output = bench.classifier.output_layer
     assert output is not None
-    probes[head].start(output)
+    probe.start(output)
     spent = time.monotonic() - started
-    found = ", ".join(f"{name} head {probe.right.mean():.3f} (C {probe.c:g})" for name, probe in probes.items())
+    found = ", ".join(f"{name} head {one.right.mean():.3f} (C {one.c:g})" for name, one in validated.items())
     right = "subset accuracy" if bench.prepared.label_set.multi else "accuracy"
     observe(Notice(f"linear probe on {len(rows_N):,} texts in {spent:.0f} s: {right} when held out {found}"))
     _say_head(bench, head, own, asked, observe)
@@ -71,7 +84,6 @@ def with_head(bench: Workbench, head: str) -> Workbench:
         classifier.add_lora(config.lora)
     if device.kind == "cpu":
         pool_dropout(classifier.network)
-        norms_in_autocast(classifier.network)
     classifier.to(device.torch_device)
     # On a GPU, padded batches keep to the kernels that transformers chooses; see docs/explanation/training-speed.md.
     packs = (
@@ -151,9 +163,11 @@ def _say_head(bench: Workbench, head: str, before: str, asked: str | None, obser
     )
 
 
-def _probes(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Observer) -> dict[str, LinearProbe]:
-    """A probe for each head that it may be: the pooling that is asked for or was pretrained with, the present one."""
-    classifier, train, model = bench.classifier, bench.config.train, bench.config.model
+def _seen(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Observer) -> dict[str, dict[str, Any]]:
+    """What each head that it may be sees of the training texts, as `cross_validate` takes it: of the pooling that is
+    asked for or was pretrained with, and of the present one.
+    """
+    classifier, model = bench.classifier, bench.config.model
     present, pooling = classifier.head, asked
     if asked is not None and classifier.has_head(asked, hidden=model.head_hidden):
         pooling = None  # it is there already
@@ -162,26 +176,13 @@ def _probes(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Ob
     encoded = bench.encoded["train"].take(bench.encoded["train"].rows_of(rows_N))
     # Attention that has learnt nothing is the mean.
     own_RD, pooled_RD = _features(bench, encoded, rows_N, "mean" if pooling == "attention" else pooling, observe)
-    fit = partial(
-        fit_probe,
-        targets=bench.targets["train"][rows_N],
-        label_set=bench.prepared.label_set,
-        balanced=train.class_weights == "balanced",
-        seed=train.seed,
-    )
     # Means have been brought to one size, feature by feature; the states of single tokens have not.
     means = ("mean", "attention")
-    fits: dict[str, Callable[[], LinearProbe]] = {}
+    seen = {}
     if pooling is not None and pooled_RD is not None:
-        fits[pooling] = partial(fit, encoded.per_text(pooled_RD), bias=True, scale=pooling not in means)
+        seen[pooling] = {"features_ND": encoded.per_text(pooled_RD), "bias": True, "scale": pooling not in means}
     if pooling is None or asked is None:
         assert classifier.output_layer is not None
         has_bias = classifier.output_layer.bias is not None
-        fits[present] = partial(fit, encoded.per_text(own_RD), bias=has_bias, scale=present not in means)
-    # Products as small as these gain nothing from threads of BLAS, which would be in the way of torch's: a thread each.
-    with (
-        threadpool_limits(limits=1, user_api="blas"),
-        warnings.catch_warnings(action="ignore", category=UserWarning),  # labels with fewer rows than folds
-        ThreadPoolExecutor(torch.get_num_threads()) as pool,
-    ):
-        return dict(zip(fits, pool.map(lambda one: one(), fits.values()), strict=True))
+        seen[present] = {"features_ND": encoded.per_text(own_RD), "bias": has_bias, "scale": present not in means}
+    return seen

@@ -7,6 +7,7 @@ pull the backbone about for nothing (Kumar et al. 2022, "Fine-Tuning can Distort
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +35,25 @@ LEAST_ROWS_PER_LABEL = 2
 
 
 @dataclass(frozen=True)
-class LinearProbe:
-    """weight: (num_labels, width) float32. bias: (num_labels,) float32, zero where the layer has none. c: as chosen.
+class CrossValidation:
+    """What probes that learnt from parts of the texts say of one that learns from all.
 
-    right: (rows,) bool, which of the texts it learnt from were labelled rightly by a probe that had not seen them.
+    c: the inverse strength of the penalty that they speak for. right: (rows,) bool, which texts were labelled rightly
+    by a probe that had not seen them. near: what one of them learnt, from where the one of all texts is not far: a
+    LogisticRegression, None where no part had two labels; of texts with several labels (num_labels, width + 1) float64.
     """
+
+    c: float
+    right: np.ndarray
+    near: Any
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """weight: (num_labels, width) float32. bias: (num_labels,) float32, zero where the layer has none."""
 
     weight: np.ndarray
     bias: np.ndarray
-    c: float
-    right: np.ndarray
 
     def start(self, layer: nn.Linear) -> None:
         """Make it the layer's weights."""
@@ -62,7 +72,7 @@ def rows_to_learn_from(targets: np.ndarray, label_set: LabelSet, *, width: int, 
     return np.sort(np.random.default_rng([seed, 1]).permutation(len(targets))[:limit])
 
 
-def fit_probe(
+def cross_validate(
     features_ND: np.ndarray,
     targets: np.ndarray,
     *,
@@ -71,24 +81,44 @@ def fit_probe(
     scale: bool,
     balanced: bool,
     seed: int,
-) -> LinearProbe:
-    """Logistic regression, multinomial or one of each label against the rest, as the label set asks for.
+) -> CrossValidation:
+    """Choose the penalty of a logistic regression by the log-likelihood of texts that it has not learnt from.
 
-    Its penalty is chosen by the log-likelihood in cross-validation.
+    Multinomial, or one of each label against the rest, as the label set asks for.
 
     bias: whether the layer has one. scale: bring every feature to unit variance first, which raw hidden states need.
     balanced: every label has the same say.
     """
+    features_ND = _scaler(features_ND, scale=scale, centre=bias).transform(features_ND)
+    if label_set.multi:
+        return _choose_c_of_each(features_ND, targets, label_set, bias=bias, balanced=balanced, seed=seed)
+    return _choose_c(features_ND, targets, bias=bias, balanced=balanced, seed=seed)
+
+
+def fit_probe(
+    features_ND: np.ndarray,
+    targets: np.ndarray,
+    chosen: CrossValidation,
+    *,
+    label_set: LabelSet,
+    bias: bool,
+    scale: bool,
+    balanced: bool,
+) -> LinearProbe:
+    """The regression of all texts, with the penalty that was chosen on the same; see `cross_validate`."""
     scaler = _scaler(features_ND, scale=scale, centre=bias)
-    fit = _fit_independent if label_set.multi else _fit_multinomial
-    weight_CD, bias_C, c, right_N = fit(
-        scaler.transform(features_ND), targets, label_set, bias=bias, balanced=balanced, seed=seed
-    )
+    features_ND = scaler.transform(features_ND)
+    if label_set.multi:
+        positive_C = balanced_weights(label_set, targets) if balanced else np.ones(len(label_set))
+        weights = _descend(features_ND, targets, positive_C, chosen.near, c=chosen.c, bias=bias, tol=1e-4)
+        weight_CD, bias_C = weights[:, :-1], weights[:, -1]
+    else:
+        weight_CD, bias_C = _fit_multinomial(features_ND, targets, chosen, label_set, bias=bias, balanced=balanced)
     if scale:
         weight_CD = weight_CD / scaler.scale_
         if bias:
             bias_C = bias_C - weight_CD @ scaler.mean_
-    return LinearProbe(weight_CD.astype(np.float32), bias_C.astype(np.float32), c, right_N)
+    return LinearProbe(weight_CD.astype(np.float32), bias_C.astype(np.float32))
 
 
 def held_out_probabilities(
@@ -97,7 +127,7 @@ def held_out_probabilities(
     """What probes say of the texts that they have not learnt from, in cross-validation: (rows, num_labels) float32.
 
     The penalty is chosen once, on as many rows as a probe takes; so is what each probe learns from. scale: as of
-    `fit_probe`. Raises ValueError for fewer than two labels or two rows.
+    `cross_validate`. Raises ValueError for fewer than two labels or two rows.
     """
     from sklearn.model_selection import KFold, StratifiedKFold
 
@@ -107,12 +137,10 @@ def held_out_probabilities(
     sample = np.sort(rng.permutation(len(targets))[:limit])
     probs_NC = np.zeros((len(targets), len(label_set)), dtype=np.float32)
     if label_set.multi:
-        *_, c, _ = _fit_independent(
-            features_ND[sample], targets[sample], label_set, bias=True, balanced=False, seed=seed
-        )
+        c = _choose_c_of_each(features_ND[sample], targets[sample], label_set, bias=True, balanced=False, seed=seed).c
         parts = KFold(folds, shuffle=True, random_state=seed).split(features_ND)
     else:
-        c, _ = _choose_c(features_ND[sample], targets[sample], bias=True, balanced=False, seed=seed)
+        c = _choose_c(features_ND[sample], targets[sample], bias=True, balanced=False, seed=seed).c
         fewest = max(2, min(folds, int(np.bincount(targets).max())))
         parts = StratifiedKFold(fewest, shuffle=True, random_state=seed).split(features_ND, targets)
     for learn, held_out in parts:
@@ -123,7 +151,7 @@ def held_out_probabilities(
             weights = _descend(features_ND[learn], targets[learn], even_C, start, c=c, bias=True, tol=1e-3)
             probs_NC[held_out] = label_set.probabilities(features_ND[held_out] @ weights[:, :-1].T + weights[:, -1])
         else:
-            model = _regression(bias=True, balanced=False, tol=1e-3).set_params(C=c)
+            model = _regression(bias=True, balanced=False).set_params(C=c)
             model.fit(features_ND[learn], targets[learn])
             probs_NC[np.ix_(held_out, model.classes_)] = model.predict_proba(features_ND[held_out])
     return probs_NC
@@ -141,18 +169,26 @@ def _scaler(features_ND: np.ndarray, *, scale: bool, centre: bool) -> Any:
     return scaler
 
 
-def clearly_better(one: LinearProbe, other: LinearProbe) -> bool:
+def clearly_better(one: CrossValidation, other: CrossValidation) -> bool:
     """Whether `one` is right more often than chance would make it (McNemar's test, 95 %)."""
     gained, lost = int((one.right & ~other.right).sum()), int((~one.right & other.right).sum())
     return gained - lost > 1.96 * math.sqrt(gained + lost)
 
 
 def _fit_multinomial(
-    features_ND: np.ndarray, targets_N: np.ndarray, label_set: LabelSet, *, bias: bool, balanced: bool, seed: int
-) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """Weights (num_labels, width), biases (num_labels,), C, and which rows were right when held out."""
-    c, right_N = _choose_c(features_ND, targets_N, bias=bias, balanced=balanced, seed=seed)
-    model = _regression(bias=bias, balanced=balanced, tol=1e-4).set_params(C=c).fit(features_ND, targets_N)
+    features_ND: np.ndarray,
+    targets_N: np.ndarray,
+    chosen: CrossValidation,
+    label_set: LabelSet,
+    *,
+    bias: bool,
+    balanced: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (num_labels, width) and biases (num_labels,)."""
+    model = _regression(bias=bias, balanced=balanced)
+    if chosen.near is not None and np.array_equal(chosen.near.classes_, np.unique(targets_N)):
+        model = copy(chosen.near)  # and it goes on from there
+    model.set_params(C=chosen.c, tol=1e-4).fit(features_ND, targets_N)
     coefficients, intercept = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn then keeps the second label's only
         coefficients, intercept = np.concatenate([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercept / 2
@@ -162,51 +198,57 @@ def _fit_multinomial(
     if bias:
         bias_C[:] = intercept.min()  # a label that no row had is as unlikely as the rarest
         bias_C[model.classes_] = intercept
-    return weight_CD, bias_C, c, right_N
+    return weight_CD, bias_C
 
 
 def _choose_c(
     features_ND: np.ndarray, targets_N: np.ndarray, *, bias: bool, balanced: bool, seed: int
-) -> tuple[float, np.ndarray]:
-    """The best of CS, and which rows it got right when they were held out."""
+) -> CrossValidation:
+    """The best of CS."""
     from sklearn.model_selection import StratifiedKFold
 
     losses = np.zeros(len(CS))
     right = np.zeros((len(CS), len(targets_N)), dtype=bool)
     folds = min(FOLDS, int(np.bincount(targets_N).max()))  # the most frequent label has a row for each
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(features_ND, targets_N)
+    near: list[Any] = [None] * len(CS)
     for learn, held_out in splits:
         if len(np.unique(targets_N[learn])) < 2:
             continue
         known = held_out[np.isin(targets_N[held_out], targets_N[learn])]
-        model = _regression(bias=bias, balanced=balanced, tol=1e-3)  # which is best shows long before the end
+        model = _regression(bias=bias, balanced=balanced)
         for number, c in enumerate(CS):  # each starts where the one before it ended
             model.set_params(C=c).fit(features_ND[learn], targets_N[learn])
             log_probs = model.predict_log_proba(features_ND[known])
             column = np.searchsorted(model.classes_, targets_N[known])
             losses[number] -= log_probs[np.arange(len(column)), column].sum()
             right[number, known] = log_probs.argmax(axis=1) == column
+            near[number] = copy(model)
     best = int(losses.argmin())
-    return CS[best], right[best]
+    return CrossValidation(CS[best], right[best], near[best])
 
 
-def _regression(*, bias: bool, balanced: bool, tol: float) -> Any:
+def _regression(*, bias: bool, balanced: bool) -> Any:
+    """A regression that begins where it ended before; its tolerance is for a comparison, which shows long before the
+    end.
+    """
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(
-        fit_intercept=bias, class_weight="balanced" if balanced else None, max_iter=300, tol=tol, warm_start=True
+        fit_intercept=bias, class_weight="balanced" if balanced else None, max_iter=300, tol=1e-3, warm_start=True
     )
 
 
-def _fit_independent(
+def _choose_c_of_each(
     features_ND: np.ndarray, targets_NC: np.ndarray, label_set: LabelSet, *, bias: bool, balanced: bool, seed: int
-) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """As `_fit_multinomial`, each label against the rest."""
+) -> CrossValidation:
+    """The best of CS_OF_EACH, each label against the rest."""
     from sklearn.model_selection import KFold
 
     positive_C = balanced_weights(label_set, targets_NC) if balanced else np.ones(len(label_set))
     losses = np.zeros(len(CS_OF_EACH))
     right = np.zeros((len(CS_OF_EACH), len(targets_NC)), dtype=bool)
+    near = np.zeros((len(CS_OF_EACH), len(label_set), features_ND.shape[1] + 1))
     for learn, held_out in KFold(FOLDS, shuffle=True, random_state=seed).split(features_ND):
         weights = np.zeros((len(label_set), features_ND.shape[1] + 1))
         for number, c in enumerate(CS_OF_EACH):  # each starts where the one before it ended
@@ -214,10 +256,9 @@ def _fit_independent(
             logits_NC = features_ND[held_out] @ weights[:, :-1].T + weights[:, -1]
             losses[number] += _log_loss(logits_NC, targets_NC[held_out], positive_C)[0]
             right[number, held_out] = ((logits_NC > 0) == targets_NC[held_out]).all(axis=1)
+            near[number] = weights
     best = int(losses.argmin())
-    weights = np.zeros((len(label_set), features_ND.shape[1] + 1))
-    weights = _descend(features_ND, targets_NC, positive_C, weights, c=CS_OF_EACH[best], bias=bias, tol=1e-4)
-    return weights[:, :-1], weights[:, -1], CS_OF_EACH[best], right[best]
+    return CrossValidation(CS_OF_EACH[best], right[best], near[best])
 
 
 def _descend(

@@ -24,6 +24,7 @@ from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
 from textclf.model.head_code import is_code, read
 from textclf.model.modeling_textclf import POOLINGS
+from textclf.model.norms import norms_in_autocast
 from textclf.model.tokenizer import backend, load_tokenizer
 from textclf.training.events import Notice, Observer, Phase
 from textclf.training.plan import Plan, make_plan
@@ -94,6 +95,8 @@ def assemble(config: RunConfig, observe: Observer, *, shared: Shared | None = No
     classifier = Classifier.from_pretrained(
         base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin, head=config.model.head
     )
+    if device.kind == "cpu":
+        norms_in_autocast(classifier.network)
     if classifier.reading.alone:
         kind = classifier.model_type
         observe(Notice(f"{kind} models answer differently for texts that are padded: one text is read at a time"))
