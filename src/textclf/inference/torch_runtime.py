@@ -27,9 +27,9 @@ class TorchRuntime:
     ) -> None:
         self.device = pick_device(device, precision)
         self._classifier = Classifier.from_artifact(artifact, head=head).to(self.device.torch_device)
+        if self.device.kind == "cpu":  # tried in fp32, where rounding does not hide what is wrong
+            self._classifier.try_packing(max_length=artifact.max_length)
         if precision == "bf16":
-            if self.device.kind == "cpu":  # tried in fp32, where rounding does not hide what is wrong
-                self._classifier.try_packing(max_length=artifact.max_length)
             # All weights, not autocast: for texts of a dozen tokens, to convert them anew costs more than it gains.
             _to_bf16(self._classifier)
 
