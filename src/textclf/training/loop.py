@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.amp import GradScaler
+from torch.optim import AdamW
 
 from textclf.data.batching import Batch, Packed
 from textclf.errors import DivergedError, ModelError, ResourceError
@@ -188,7 +189,7 @@ def fit(
                 )
             )
         scaler.unscale_(optimizer)
-        this.loss, this.norm = step_loss, _clip(classifier, config.max_grad_norm or math.inf, device)
+        this.loss, this.norm = step_loss, _clip(classifier, optimizer, config.max_grad_norm or math.inf, device)
         unread.append(this)
         if device.kind == "cpu":  # reading costs nothing here
             overflows = _check_finite(unread, learning, fp16=scaler.is_enabled(), before=overflows)
@@ -330,14 +331,13 @@ def _blamed(step: _Step, learning: Learning) -> str:
     return f"rows {whose}: {shown} (of prepared train, from 0)"
 
 
-def _clip(classifier: Classifier, max_norm: float, device: Device) -> torch.Tensor:
-    """Scale the gradient down to `max_norm`; its norm before that."""
+def _clip(classifier: Classifier, optimizer: AdamW, max_norm: float, device: Device) -> torch.Tensor:
+    """See to it that the next step takes a gradient of `max_norm` at most; its norm before that."""
     if device.kind != "cpu":
         return torch.nn.utils.clip_grad_norm_(classifier.parameters(), max_norm)
-    gradients = [parameter.grad for parameter in classifier.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if float(norm) > max_norm:  # looking costs nothing here, and saves a walk through all gradients
-        torch.nn.utils.clip_grads_with_norm_(classifier.parameters(), max_norm, norm)
+    norm = torch.nn.utils.get_total_norm([one.grad for one in classifier.parameters() if one.grad is not None])
+    # Looking costs nothing here; and the step divides by it on its way, which saves a walk through all gradients.
+    optimizer.grad_scale = norm / max_norm if float(norm) > max_norm else None  # type: ignore[attr-defined]
     return norm
 
 
