@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("lines", nargs="*", metavar="LINE", help="lines or families by the start of their name (all)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="turns of every contender (3, small 2)")
+    parser.add_argument("--rounds", type=int, metavar="N", default=3, help="turns of every contender (3)")
     parser.add_argument("--small", action="store_true", help="minutes instead of hours, without the real data sets")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="the real data sets (%(default)s)")
@@ -102,9 +102,8 @@ def _choose(setting: Setting, names: Sequence[str]) -> list[Line]:
 
 
 def _measure(line: Line, options: argparse.Namespace, scratch: Path, where: dict[str, Any]) -> dict[str, Any]:
-    count = options.rounds or (2 if options.small else 3)
-    rounds = running.run_line(line, count, scratch=scratch, kept=options.out / "cells.jsonl", say=_say)
-    words = ["python", "-m", "tests.benchmarks", line.name, "--rounds", str(count)]
+    rounds = running.run_line(line, options.rounds, scratch=scratch, kept=options.out / "cells.jsonl", say=_say)
+    words = ["python", "-m", "tests.benchmarks", line.name, "--rounds", str(options.rounds)]
     words += ["--small"] * options.small + ["--device", "cuda"] * (options.device == "cuda")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return report.line_report(line, rounds, date=today, command=shlex.join(words), machine=where)
