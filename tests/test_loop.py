@@ -31,11 +31,24 @@ from textclf.training.trackers import JsonlTracker
 LABELS = LabelSet(("a", "b", "c"))
 
 
-@pytest.mark.parametrize("max_grad_norm", [0.05, 1e6, 0.0])
-def test_gradients_are_clipped_as_torch_clips_them(max_grad_norm: float, tmp_path: Path) -> None:
+class Doubled(torch.nn.Module):
+    """A layer that computes in float64, as a head of one's own may."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.double()
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.inner(states.double()).float()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("max_grad_norm", "double"), [(0.05, False), (0.05, True), (1e6, False), (0.0, False)])
+def test_gradients_are_clipped_as_torch_clips_them(max_grad_norm: float, double: bool, tmp_path: Path) -> None:
     base = tiny_models.pretrained(tmp_path / "base", "bert")
     torch.manual_seed(0)
     classifier = Classifier.from_pretrained(base, LABELS, load_tokenizer(base))
+    if double:
+        classifier.network.bert.pooler.dense = Doubled(classifier.network.bert.pooler.dense)
     for module in classifier.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+import textclf
 import tiny_models
-from textclf.data.batching import ROW_TOKENS, collate, pack, packed_batches
+from textclf.data.batching import ROW_TOKENS, Packed, collate, pack, packed_batches
 from textclf.data.encoding import Encoded
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
 from textclf.model.features import features
 from textclf.model.norms import norms_in_autocast
+from textclf.model.packing import PackedForward
 from textclf.model.scoring import LONGEST_PACKED, score
 from textclf.model.tokenizer import load_tokenizer
 
@@ -138,6 +140,21 @@ def test_several_threads_may_score_at_a_time(tmp_path: Path) -> None:
         found = list(pool.map(lambda one: score(classifier, one), texts * 3))
     for one, other in zip(found, expected * 3, strict=True):
         assert np.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "bf16"])
+def test_torch_packs_texts_on_a_cpu(runtime: str, tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = textclf.load(tiny_artifact, runtime=runtime, device="cpu")
+    packed: list[int] = []
+    forward = PackedForward.__call__
+
+    def counted(self: PackedForward, batch: Packed) -> torch.Tensor:
+        packed.append(len(batch))
+        return forward(self, batch)
+
+    monkeypatch.setattr(PackedForward, "__call__", counted)
+    predictor.predict([f"where is my card number {number}" for number in range(20)])
+    assert sum(packed) == 20
 
 
 def test_a_model_that_answers_otherwise_when_packed_is_padded(tmp_path: Path) -> None:

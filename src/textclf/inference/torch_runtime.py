@@ -15,7 +15,8 @@ from textclf.model.scoring import score
 
 
 class TorchRuntime:
-    """A finished classifier on CUDA, MPS or the CPU: in fp32 with the scores of plain transformers, or in bf16.
+    """A finished classifier on CUDA, MPS or the CPU: in fp32 with the scores of plain transformers but for rounding, or
+    in bf16.
 
     head: the code of its head, where it is code.
     Raises ModelError where weights are missing, UsageError or ResourceError for a device that is not there,

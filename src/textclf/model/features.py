@@ -37,7 +37,7 @@ def features(
         seen["own"] = arguments[0]
 
     def keep_hidden(module: nn.Module, arguments: object, output: object) -> None:
-        seen["hidden"] = output.last_hidden_state.float()  # type: ignore[attr-defined] # means of bf16 would be bf16
+        seen["hidden"] = output.last_hidden_state  # type: ignore[attr-defined]
 
     assert classifier.output_layer is not None
     packed_before = classifier.packs

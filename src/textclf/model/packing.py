@@ -194,19 +194,23 @@ def packed_forward(
     try:
         with torch.inference_mode():
             packed = forward(pack(texts, rows, pad_id=pad_id))
-            padded = collate(texts, rows, pad_id=pad_id)
-            inputs = {"input_ids": padded.input_ids, "attention_mask": padded.attention_mask}
-            if padded.token_type_ids is not None:
-                inputs["token_type_ids"] = padded.token_type_ids
-            expected = network(
-                **{name: torch.from_numpy(values).to(network.device) for name, values in inputs.items()}
-            ).logits
+            # The long one by itself: half of a batch of all would be padding, and a program that starts waits for this.
+            expected = torch.cat([_padded_logits(network, texts, part, pad_id) for part in (rows[:1], rows[1:])])
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
         return None  # an attention that does not go through the interface, or a head that wants more than hidden states
     finally:
         network.train(was_training)
     bound = TOLERANCE * max(1.0, float(expected.abs().max()))
     return forward if float((packed - expected).abs().max()) <= bound else None
+
+
+def _padded_logits(network: PreTrainedModel, texts: Encoded, rows: np.ndarray, pad_id: int) -> Tensor:
+    batch = collate(texts, rows, pad_id=pad_id)
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if batch.token_type_ids is not None:
+        inputs["token_type_ids"] = batch.token_type_ids
+    moved = {name: torch.from_numpy(values).to(network.device) for name, values in inputs.items()}
+    return network(**moved).logits  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
         _say_head(bench, head, own, asked, observe)
         return bench
     seen = _seen(bench, rows_N, asked, observe)
-    fit: dict[str, Any] = {
+    how: dict[str, Any] = {
         "targets": bench.targets["train"][rows_N],
         "label_set": bench.prepared.label_set,
         "balanced": bench.config.train.class_weights == "balanced",
@@ -52,12 +52,12 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
         warnings.catch_warnings(action="ignore", category=UserWarning),  # labels with fewer rows than folds
     ):
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            validate = partial(cross_validate, **fit, seed=bench.config.train.seed)
+            validate = partial(cross_validate, **how, seed=bench.config.train.seed)
             validated = dict(zip(seen, pool.map(lambda one: validate(**one), seen.values()), strict=True))
         head = next(iter(validated))
         if len(validated) > 1 and not clearly_better(validated[head], validated[own]):
             head = own
-        probe = fit_probe(chosen=validated[head], **fit, **seen[head])
+        probe = fit_probe(chosen=validated[head], **how, **seen[head])
     bench = with_head(bench, head)
     output = bench.classifier.output_layer
     assert output is not None

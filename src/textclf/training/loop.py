@@ -332,12 +332,16 @@ def _blamed(step: _Step, learning: Learning) -> str:
 
 
 def _clip(classifier: Classifier, optimizer: AdamW, max_norm: float, device: Device) -> torch.Tensor:
-    """See to it that the next step takes a gradient of `max_norm` at most; its norm before that."""
+    """See to it that the next step takes a gradient of `max_norm` at most; its norm before that.
+
+    Elsewhere than on a CPU the gradient itself is scaled down; there it stays, and the optimizer is told.
+    """
     if device.kind != "cpu":
         return torch.nn.utils.clip_grad_norm_(classifier.parameters(), max_norm)
     norm = torch.nn.utils.get_total_norm([one.grad for one in classifier.parameters() if one.grad is not None])
-    # Looking costs nothing here; and the step divides by it on its way, which saves a walk through all gradients.
-    optimizer.grad_scale = norm / max_norm if float(norm) > max_norm else None  # type: ignore[attr-defined]
+    # Looking costs nothing here; and the step divides by it on its way, which saves a walk through all gradients. The
+    # norm is float64 where one parameter is.
+    optimizer.grad_scale = (norm / max_norm).float() if float(norm) > max_norm else None  # type: ignore[attr-defined]
     return norm
 
 

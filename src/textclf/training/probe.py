@@ -185,9 +185,8 @@ def _fit_multinomial(
     balanced: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (num_labels, width) and biases (num_labels,)."""
-    model = _regression(bias=bias, balanced=balanced)
-    if chosen.near is not None and np.array_equal(chosen.near.classes_, np.unique(targets_N)):
-        model = copy(chosen.near)  # and it goes on from there
+    goes_on = chosen.near is not None and np.array_equal(chosen.near.classes_, np.unique(targets_N))
+    model = copy(chosen.near) if goes_on else _regression(bias=bias, balanced=balanced)
     model.set_params(C=chosen.c, tol=1e-4).fit(features_ND, targets_N)
     coefficients, intercept = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn then keeps the second label's only
