@@ -80,6 +80,16 @@ except SystemExit:
     assert turns is None or f"GOMP_SPINCOUNT = '{turns}'" in shown
 
 
+@pytest.mark.parametrize(("line", "code"), [("--version", 0), ("predict --no-such-option", 2)])
+def test_a_command_ends_without_a_last_look_for_cycles(line: str, code: int) -> None:
+    program = (
+        "import atexit, gc, sys; atexit.register(lambda: print(gc.get_freeze_count() > 1000, gc.get_threshold()[0]));"
+        f"sys.argv = ['textclf', *{line.split()!r}]; from textclf.cli.app import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == code and done.stdout.splitlines()[-1] == "True 5000"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_the_commands(shell: str) -> None:
     program = [sys.executable, "-c", "import sys; sys.argv[0] = 'textclf'; from textclf.cli.app import main; main()"]

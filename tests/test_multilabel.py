@@ -33,7 +33,7 @@ from textclf.inference.prediction import load
 from textclf.labels import LabelSet
 from textclf.metrics import label_errors, measure, measure_labels
 from textclf.model.losses import balanced_weights, make_loss
-from textclf.training.probe import cross_validate, fit_probe
+from textclf.training.probe import Regression
 from textclf.training.thresholds import fit_thresholds
 
 NAMES = ("a", "b", "c")
@@ -290,9 +290,9 @@ def test_a_probe_is_a_logistic_regression_for_each_label(scale: bool, balanced: 
     generator = np.random.default_rng(0)
     features = generator.normal(size=(300, 6)).astype(np.float32) * (np.logspace(-1, 1, 6, dtype=np.float32) ** scale)
     targets = (features @ generator.normal(size=(6, 3)) + generator.normal(size=(300, 3)) > 1).astype(np.uint8)
-    how: dict[str, Any] = {"label_set": ABC, "bias": True, "scale": scale, "balanced": balanced}
-    chosen = cross_validate(features, targets, seed=0, **how)
-    probe = fit_probe(features, targets, chosen, **how)
+    regression = Regression(features, targets, label_set=ABC, bias=True, scale=scale, balanced=balanced)
+    chosen = regression.cross_validate(seed=0)
+    probe = regression.fit(chosen)
     unit = (features - features.mean(0)) / features.std(0) if scale else features
     for label in range(3):
         weights = {0: 1.0, 1: (1 - targets[:, label]).sum() / targets[:, label].sum()} if balanced else None

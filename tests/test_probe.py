@@ -26,9 +26,8 @@ from textclf.training.events import Evaluated, Event, Notice
 from textclf.training.probe import (
     CrossValidation,
     LinearProbe,
+    Regression,
     clearly_better,
-    cross_validate,
-    fit_probe,
     rows_to_learn_from,
 )
 
@@ -58,8 +57,9 @@ def of(labels: int) -> LabelSet:
 
 
 def probed(features: np.ndarray, targets: np.ndarray, **how: Any) -> tuple[LinearProbe, CrossValidation]:
-    chosen = cross_validate(features, targets, seed=0, **how)
-    return fit_probe(features, targets, chosen, **how), chosen
+    regression = Regression(features, targets, **how)
+    chosen = regression.cross_validate(seed=0)
+    return regression.fit(chosen), chosen
 
 
 @pytest.mark.parametrize("labels", [2, 5])
@@ -117,12 +117,12 @@ def test_the_fit_to_all_texts_is_the_same_wherever_it_begins(multi: bool) -> Non
     label_set = LabelSet(("a", "b", "c", "d"), "multi" if multi else "single")
     how: dict[str, Any] = {"label_set": label_set, "bias": True, "scale": False, "balanced": False}
     seen = np.eye(4, dtype=bool)[targets] if multi else targets
-    probe, chosen = probed(features, seen, **how)
-    # Another fold's regression is another place to begin at, and so is none.
-    elsewhere = cross_validate(features, seen, seed=1, **how).near
+    regression = Regression(features, seen, **how)
+    chosen, elsewhere = (regression.cross_validate(seed=seed) for seed in (0, 1))
+    probe = regression.fit(chosen)
     nowhere = np.zeros_like(chosen.near) if multi else None
-    for near in (elsewhere, nowhere):
-        other = fit_probe(features, seen, replace(chosen, near=near), **how)
+    for near in (elsewhere.near, nowhere):
+        other = regression.fit(replace(chosen, near=near))
         assert np.allclose(other.weight, probe.weight, atol=0.01 * np.abs(probe.weight).max())
 
 
@@ -138,8 +138,8 @@ def test_a_label_that_a_fold_lacked_is_learnt_all_the_same(row: int) -> None:
 
 def test_clearly_better_means_more_than_chance() -> None:
     features, targets = blobs(4)
-    settings = {"label_set": of(4), "bias": True, "scale": False, "balanced": False, "seed": 0}
-    good, poor = (cross_validate(seen, targets, **settings) for seen in (features, features[:, :1]))
+    how: dict[str, Any] = {"label_set": of(4), "bias": True, "scale": False, "balanced": False}
+    good, poor = (probed(seen, targets, **how)[1] for seen in (features, features[:, :1]))
     assert clearly_better(good, poor) and not clearly_better(poor, good) and not clearly_better(good, good)
 
 

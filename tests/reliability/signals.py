@@ -11,7 +11,8 @@ from typing import Any
 from textclf.artifact import runs
 from textclf.data import preparation
 from textclf.model.classifier import Classifier
-from textclf.training import checkpoint, finishing, head, learning, loop, workbench
+from textclf.training import checkpoint, finishing, learning, loop, workbench
+from textclf.training.probe import Regression
 
 from .scene import scene, wait
 
@@ -20,9 +21,9 @@ PHASES: dict[str, tuple[Any, str, int]] = {
     "reading the data": (preparation, "open_source", 1),
     "fetching the model": (workbench, "_fetch", 2),
     "tokenising": (workbench, "encode_kept", 1),
-    "fitting the probe": (head, "fit_probe", 1),
+    "fitting the probe": (Regression, "fit", 1),
     "a forward pass of a step": (Classifier, "forward", 8),
-    "between passes of a step": (loop, "_clip", 3),
+    "between passes of a step": (loop, "clip", 3),
     "evaluating": (learning, "score", 2),
     "writing a checkpoint": (checkpoint, "_write", 4),
     "measuring the result": (finishing, "split_logits", 1),
@@ -58,7 +59,7 @@ def campaign(*, phases: list[str] | None = None, numbers: tuple[signal.Signals, 
 
 def at_step(step: int, number: signal.Signals) -> Callable[[], None]:
     """For a child: a signal in that optimizer step."""
-    return lambda: _send_in(loop, "_clip", step, number, None)
+    return lambda: _send_in(loop, "clip", step, number, None)
 
 
 def _other(number: signal.Signals) -> signal.Signals:

@@ -210,7 +210,8 @@ def _padded_logits(network: PreTrainedModel, texts: Encoded, rows: np.ndarray, p
     if batch.token_type_ids is not None:
         inputs["token_type_ids"] = batch.token_type_ids
     moved = {name: torch.from_numpy(values).to(network.device) for name, values in inputs.items()}
-    return network(**moved).logits  # type: ignore[no-any-return]
+    logits: Tensor = network(**moved).logits
+    return logits
 
 
 @contextmanager

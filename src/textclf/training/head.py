@@ -7,8 +7,6 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from textclf.model.features import features
 from textclf.model.head_code import is_code
 from textclf.model.modeling_textclf import POOLINGS
 from textclf.training.events import Notice, Observer, Phase, ignore
-from textclf.training.probe import clearly_better, cross_validate, fit_probe
+from textclf.training.probe import Regression, clearly_better
 from textclf.training.workbench import Workbench, asked_head, needs_start
 
 
@@ -40,30 +38,25 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
         bench = with_head(bench, head)
         _say_head(bench, head, own, asked, observe)
         return bench
-    seen = _seen(bench, rows_N, asked, observe)
-    how: dict[str, Any] = {
-        "targets": bench.targets["train"][rows_N],
-        "label_set": bench.prepared.label_set,
-        "balanced": bench.config.train.class_weights == "balanced",
-    }
+    regressions = _regressions(bench, rows_N, asked, observe)
     # Products as small as these gain nothing from threads of BLAS, which would be in the way of torch's: a thread each.
     with (
         threadpool_limits(limits=1, user_api="blas"),
         warnings.catch_warnings(action="ignore", category=UserWarning),  # labels with fewer rows than folds
     ):
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            validate = partial(cross_validate, **how, seed=bench.config.train.seed)
-            validated = dict(zip(seen, pool.map(lambda one: validate(**one), seen.values()), strict=True))
-        head = next(iter(validated))
-        if len(validated) > 1 and not clearly_better(validated[head], validated[own]):
+            validated = pool.map(lambda one: one.cross_validate(seed=bench.config.train.seed), regressions.values())
+            chosen = dict(zip(regressions, validated, strict=True))
+        head = next(iter(chosen))
+        if len(chosen) > 1 and not clearly_better(chosen[head], chosen[own]):
             head = own
-        probe = fit_probe(chosen=validated[head], **how, **seen[head])
+        probe = regressions[head].fit(chosen[head])
     bench = with_head(bench, head)
     output = bench.classifier.output_layer
     assert output is not None
     probe.start(output)
     spent = time.monotonic() - started
-    found = ", ".join(f"{name} head {one.right.mean():.3f} (C {one.c:g})" for name, one in validated.items())
+    found = ", ".join(f"{name} head {one.right.mean():.3f} (C {one.c:g})" for name, one in chosen.items())
     right = "subset accuracy" if bench.prepared.label_set.multi else "accuracy"
     observe(Notice(f"linear probe on {len(rows_N):,} texts in {spent:.0f} s: {right} when held out {found}"))
     _say_head(bench, head, own, asked, observe)
@@ -163,10 +156,8 @@ def _say_head(bench: Workbench, head: str, before: str, asked: str | None, obser
     )
 
 
-def _seen(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Observer) -> dict[str, dict[str, Any]]:
-    """What each head that it may be sees of the training texts, as `cross_validate` takes it: of the pooling that is
-    asked for or was pretrained with, and of the present one.
-    """
+def _regressions(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Observer) -> dict[str, Regression]:
+    """One for each head that it may be: the pooling that is asked for or was pretrained with, the present one."""
     classifier, model = bench.classifier, bench.config.model
     present, pooling = classifier.head, asked
     if asked is not None and classifier.has_head(asked, hidden=model.head_hidden):
@@ -176,13 +167,22 @@ def _seen(bench: Workbench, rows_N: np.ndarray, asked: str | None, observe: Obse
     encoded = bench.encoded["train"].take(bench.encoded["train"].rows_of(rows_N))
     # Attention that has learnt nothing is the mean.
     own_RD, pooled_RD = _features(bench, encoded, rows_N, "mean" if pooling == "attention" else pooling, observe)
-    # Means have been brought to one size, feature by feature; the states of single tokens have not.
-    means = ("mean", "attention")
-    seen = {}
+
+    def of(features_RD: np.ndarray, head: str, *, bias: bool) -> Regression:
+        return Regression(
+            encoded.per_text(features_RD),
+            bench.targets["train"][rows_N],
+            label_set=bench.prepared.label_set,
+            bias=bias,
+            # Means have been brought to one size, feature by feature; the states of single tokens have not.
+            scale=head not in ("mean", "attention"),
+            balanced=bench.config.train.class_weights == "balanced",
+        )
+
+    found = {}
     if pooling is not None and pooled_RD is not None:
-        seen[pooling] = {"features_ND": encoded.per_text(pooled_RD), "bias": True, "scale": pooling not in means}
+        found[pooling] = of(pooled_RD, pooling, bias=True)
     if pooling is None or asked is None:
         assert classifier.output_layer is not None
-        has_bias = classifier.output_layer.bias is not None
-        seen[present] = {"features_ND": encoded.per_text(own_RD), "bias": has_bias, "scale": present not in means}
-    return seen
+        found[present] = of(own_RD, present, bias=classifier.output_layer.bias is not None)
+    return found

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.amp import GradScaler
-from torch.optim import AdamW
 
 from textclf.data.batching import Batch, Packed
 from textclf.errors import DivergedError, ModelError, ResourceError
@@ -27,7 +26,7 @@ from textclf.training.averaging import WeightAverage
 from textclf.training.checkpoint import Progress
 from textclf.training.events import Evaluated, Event, Notice, Observer
 from textclf.training.exactness import difference, surroundings
-from textclf.training.optim import make_optimizer, rate_factor, set_rate
+from textclf.training.optim import clip, make_optimizer, rate_factor, set_rate
 from textclf.training.pace import Pace
 from textclf.training.plan import Plan
 from textclf.training.trackers import Tracker
@@ -189,7 +188,7 @@ def fit(
                 )
             )
         scaler.unscale_(optimizer)
-        this.loss, this.norm = step_loss, _clip(classifier, optimizer, config.max_grad_norm or math.inf, device)
+        this.loss, this.norm = step_loss, clip(classifier, optimizer, config.max_grad_norm or math.inf)
         unread.append(this)
         if device.kind == "cpu":  # reading costs nothing here
             overflows = _check_finite(unread, learning, fp16=scaler.is_enabled(), before=overflows)
@@ -329,20 +328,6 @@ def _blamed(step: _Step, learning: Learning) -> str:
     shown = ", ".join(map(str, texts[:32])) + (f" and {len(texts) - 32} more" if len(texts) > 32 else "")
     whose = "without a finite loss" if bad_N.any() else "of the step"
     return f"rows {whose}: {shown} (of prepared train, from 0)"
-
-
-def _clip(classifier: Classifier, optimizer: AdamW, max_norm: float, device: Device) -> torch.Tensor:
-    """See to it that the next step takes a gradient of `max_norm` at most; its norm before that.
-
-    Elsewhere than on a CPU the gradient itself is scaled down; there it stays, and the optimizer is told.
-    """
-    if device.kind != "cpu":
-        return torch.nn.utils.clip_grad_norm_(classifier.parameters(), max_norm)
-    norm = torch.nn.utils.get_total_norm([one.grad for one in classifier.parameters() if one.grad is not None])
-    # Looking costs nothing here; and the step divides by it on its way, which saves a walk through all gradients. The
-    # norm is float64 where one parameter is.
-    optimizer.grad_scale = (norm / max_norm).float() if float(norm) > max_norm else None  # type: ignore[attr-defined]
-    return norm
 
 
 def _step_seed(seed: int, step: int) -> int:

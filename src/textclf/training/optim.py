@@ -1,4 +1,4 @@
-"""The optimizer's parameter groups and the course of the learning rate."""
+"""The optimizer: its parameter groups, the course of the learning rate, and the norm of the gradient that it takes."""
 
 from __future__ import annotations
 
@@ -63,3 +63,17 @@ def set_rate(optimizer: Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["peak_rate"] * factor
     return float(optimizer.defaults["lr"]) * factor
+
+
+def clip(classifier: Classifier, optimizer: AdamW, max_norm: float) -> torch.Tensor:
+    """See to it that the next step takes a gradient of `max_norm` at most; its norm before that.
+
+    Elsewhere than on a CPU the gradient itself is scaled down; there it stays, and the optimizer is told.
+    """
+    if classifier.device.type != "cpu":
+        return torch.nn.utils.clip_grad_norm_(classifier.parameters(), max_norm)
+    norm = torch.nn.utils.get_total_norm([one.grad for one in classifier.parameters() if one.grad is not None])
+    # Looking costs nothing here; and the step divides by it on its way, which saves a walk through all gradients. The
+    # norm is float64 where one parameter is.
+    optimizer.grad_scale = (norm / max_norm).float() if float(norm) > max_norm else None  # type: ignore[attr-defined]
+    return norm

@@ -72,53 +72,46 @@ def rows_to_learn_from(targets: np.ndarray, label_set: LabelSet, *, width: int, 
     return np.sort(np.random.default_rng([seed, 1]).permutation(len(targets))[:limit])
 
 
-def cross_validate(
-    features_ND: np.ndarray,
-    targets: np.ndarray,
-    *,
-    label_set: LabelSet,
-    bias: bool,
-    scale: bool,
-    balanced: bool,
-    seed: int,
-) -> CrossValidation:
-    """Choose the penalty of a logistic regression by the log-likelihood of texts that it has not learnt from.
+class Regression:
+    """Logistic regression of features, multinomial or one of each label against the rest, as the label set asks for.
 
-    Multinomial, or one of each label against the rest, as the label set asks for.
-
-    bias: whether the layer has one. scale: bring every feature to unit variance first, which raw hidden states need.
-    balanced: every label has the same say.
+    features_ND: (rows, width) float32. bias: whether the layer has one. scale: bring every feature to unit variance
+    first, which raw hidden states need. balanced: every label has the same say.
     """
-    features_ND = _scaler(features_ND, scale=scale, centre=bias).transform(features_ND)
-    if label_set.multi:
-        return _choose_c_of_each(features_ND, targets, label_set, bias=bias, balanced=balanced, seed=seed)
-    return _choose_c(features_ND, targets, bias=bias, balanced=balanced, seed=seed)
 
+    def __init__(
+        self,
+        features_ND: np.ndarray,
+        targets: np.ndarray,
+        *,
+        label_set: LabelSet,
+        bias: bool,
+        scale: bool,
+        balanced: bool,
+    ) -> None:
+        self._scaler = _scaler(features_ND, scale=scale, centre=bias)
+        self._features_ND = self._scaler.transform(features_ND)
+        self._targets, self._label_set = targets, label_set
+        self._bias, self._scale, self._balanced = bias, scale, balanced
 
-def fit_probe(
-    features_ND: np.ndarray,
-    targets: np.ndarray,
-    chosen: CrossValidation,
-    *,
-    label_set: LabelSet,
-    bias: bool,
-    scale: bool,
-    balanced: bool,
-) -> LinearProbe:
-    """The regression of all texts, with the penalty that was chosen on the same; see `cross_validate`."""
-    scaler = _scaler(features_ND, scale=scale, centre=bias)
-    features_ND = scaler.transform(features_ND)
-    if label_set.multi:
-        positive_C = balanced_weights(label_set, targets) if balanced else np.ones(len(label_set))
-        weights = _descend(features_ND, targets, positive_C, chosen.near, c=chosen.c, bias=bias, tol=1e-4)
-        weight_CD, bias_C = weights[:, :-1], weights[:, -1]
-    else:
-        weight_CD, bias_C = _fit_multinomial(features_ND, targets, chosen, label_set, bias=bias, balanced=balanced)
-    if scale:
-        weight_CD = weight_CD / scaler.scale_
-        if bias:
-            bias_C = bias_C - weight_CD @ scaler.mean_
-    return LinearProbe(weight_CD.astype(np.float32), bias_C.astype(np.float32))
+    def cross_validate(self, *, seed: int) -> CrossValidation:
+        """Choose the penalty by the log-likelihood of texts that were not learnt from."""
+        how: dict[str, Any] = {"bias": self._bias, "balanced": self._balanced, "seed": seed}
+        if self._label_set.multi:
+            return _choose_c_of_each(self._features_ND, self._targets, self._label_set, **how)
+        return _choose_c(self._features_ND, self._targets, **how)
+
+    def fit(self, chosen: CrossValidation) -> LinearProbe:
+        """Learn from all texts, with the penalty that was chosen on them."""
+        fit = _fit_independent if self._label_set.multi else _fit_multinomial
+        weight_CD, bias_C = fit(
+            self._features_ND, self._targets, chosen, self._label_set, bias=self._bias, balanced=self._balanced
+        )
+        if self._scale:
+            weight_CD = weight_CD / self._scaler.scale_
+            if self._bias:
+                bias_C = bias_C - weight_CD @ self._scaler.mean_
+        return LinearProbe(weight_CD.astype(np.float32), bias_C.astype(np.float32))
 
 
 def held_out_probabilities(
@@ -127,7 +120,7 @@ def held_out_probabilities(
     """What probes say of the texts that they have not learnt from, in cross-validation: (rows, num_labels) float32.
 
     The penalty is chosen once, on as many rows as a probe takes; so is what each probe learns from. scale: as of
-    `cross_validate`. Raises ValueError for fewer than two labels or two rows.
+    `Regression`. Raises ValueError for fewer than two labels or two rows.
     """
     from sklearn.model_selection import KFold, StratifiedKFold
 
@@ -236,6 +229,21 @@ def _regression(*, bias: bool, balanced: bool) -> Any:
     return LogisticRegression(
         fit_intercept=bias, class_weight="balanced" if balanced else None, max_iter=300, tol=1e-3, warm_start=True
     )
+
+
+def _fit_independent(
+    features_ND: np.ndarray,
+    targets_NC: np.ndarray,
+    chosen: CrossValidation,
+    label_set: LabelSet,
+    *,
+    bias: bool,
+    balanced: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_fit_multinomial`, each label against the rest."""
+    positive_C = balanced_weights(label_set, targets_NC) if balanced else np.ones(len(label_set))
+    weights = _descend(features_ND, targets_NC, positive_C, chosen.near, c=chosen.c, bias=bias, tol=1e-4)
+    return weights[:, :-1], weights[:, -1]
 
 
 def _choose_c_of_each(
