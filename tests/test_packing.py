@@ -202,3 +202,22 @@ def test_states_between_layers_are_bf16_under_autocast_and_untouched_without(tmp
         with torch.autocast("cpu", dtype=torch.bfloat16):
             states = network.base_model(input_ids=input_ids, output_hidden_states=True).hidden_states
     assert {state.dtype for state in states} == {torch.bfloat16}
+
+
+def test_features_in_bf16_are_those_of_fp32_with_their_means_in_fp32(tmp_path: Path) -> None:
+    classifier = classifier_of("bert", tmp_path)
+    encoded = encoded_of(np.array([60, 3, 17]))
+    _, exact_ND = features(classifier, encoded, pooling="mean", autocast=nullcontext)
+    norms_in_autocast(classifier.network)
+
+    def in_bf16() -> torch.autocast:
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+
+    _, rounded_ND = features(classifier, encoded, pooling="mean", autocast=in_bf16)
+    assert exact_ND is not None
+    assert rounded_ND is not None
+    assert rounded_ND.dtype == np.float32
+    assert not np.array_equal(rounded_ND, exact_ND)
+    assert np.abs(rounded_ND - exact_ND).max() < 0.05, "beside a root mean square of 1"
+    states = torch.from_numpy(rounded_ND)
+    assert (states.bfloat16().float() != states).any(), "means taken in bf16 would be its numbers"
