@@ -1,4 +1,4 @@
-"""What the CPU at hand computes products with: another library may be faster, and must not round."""
+"""Which library computes fp32 products on the CPU at hand, and copies to a device."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+
+from textclf.model.device import on_device
 
 PROGRAM = """
 import json, torch
@@ -47,3 +50,25 @@ def test_fp32_products_go_to_onednn_where_that_is_fp32(
     precision, for_all, error = json.loads(done.stdout)
     assert (precision == "bf16", for_all) == (switched, "medium" if switched else "highest")
     assert error < 1e-2  # bf16: 0.1 and more
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float32", "bool"])
+def test_an_array_on_the_cpu_keeps_its_dtype_and_memory(dtype: str) -> None:
+    values = np.array([[1, 0], [1, 1]], dtype=dtype)
+    tensor = on_device(values, torch.device("cpu"))
+    assert np.array_equal(tensor.numpy(), values)
+    assert tensor.numpy().dtype == values.dtype
+    assert np.shares_memory(tensor.numpy(), values)
+
+
+def test_a_copy_to_mps_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch without waiting reads memory that was given back, and says nothing; no such device is at hand to see it.
+    asked = []
+
+    def to(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool = False) -> torch.Tensor:
+        asked.append((device.type, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    on_device(np.arange(3), torch.device("mps"))
+    assert asked == [("mps", False)]

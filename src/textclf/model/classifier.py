@@ -31,6 +31,7 @@ from textclf.model.backbone import (
     under_code,
     under_head,
 )
+from textclf.model.device import on_device
 from textclf.model.head_code import HeadCode
 from textclf.model.heads import OwnHead, last_states
 from textclf.model.layers import depths, layers
@@ -311,11 +312,11 @@ class Classifier(nn.Module):
             return self._padded(batch)
 
     def _padded(self, batch: Batch) -> Tensor:
-        input_ids_BT = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
-        mask_BT = torch.from_numpy(batch.attention_mask).to(self.device, non_blocking=True)
+        input_ids_BT = on_device(batch.input_ids, self.device)
+        mask_BT = on_device(batch.attention_mask, self.device)
         types_BT = None
         if batch.token_type_ids is not None:
-            types_BT = torch.from_numpy(batch.token_type_ids).to(self.device, non_blocking=True)
+            types_BT = on_device(batch.token_type_ids, self.device)
         if not self.reading.alone:
             return self.logits(input_ids_BT, mask_BT, types_BT)
         lengths = batch.attention_mask.sum(axis=1).tolist()

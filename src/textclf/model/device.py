@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from textclf.errors import ResourceError, UsageError
 
@@ -61,6 +63,18 @@ class Device:
             return None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def on_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on the device, of the same shape and dtype; on the CPU over the same memory.
+
+    To CUDA from pinned memory, so that nobody waits for the copy. Elsewhere with waiting: MPS would read on in memory
+    that has been given back, and compute with what it finds there (pytorch/pytorch#189690).
+    """
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

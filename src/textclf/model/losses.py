@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from textclf.labels import LabelSet
+from textclf.model.device import on_device
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -23,16 +23,16 @@ def make_loss(label_set: LabelSet, *, weights_C: np.ndarray | None = None, label
 
     Per text, not averaged, so that the micro-batches of a step add up to the same mean however they are cut.
     """
-    weight_C = torch.from_numpy(weights_C.astype(np.float32)) if weights_C is not None else None
+    weight_C = weights_C.astype(np.float32) if weights_C is not None else None
 
     def cross_entropy(logits_BC: Tensor, targets_B: Tensor) -> Tensor:
-        weight = weight_C.to(logits_BC.device) if weight_C is not None else None
+        weight = on_device(weight_C, logits_BC.device) if weight_C is not None else None
         return F.cross_entropy(
             logits_BC.float(), targets_B, weight=weight, label_smoothing=label_smoothing, reduction="none"
         )
 
     def binary_cross_entropy(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-        weight = weight_C.to(logits_BC.device) if weight_C is not None else None
+        weight = on_device(weight_C, logits_BC.device) if weight_C is not None else None
         smooth_BC = targets_BC.float() * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(
             logits_BC.float(), smooth_BC, pos_weight=weight, reduction="none"

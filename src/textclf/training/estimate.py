@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from textclf.config import RunConfig, as_dict
 from textclf.data.batching import padding_waste
+from textclf.model.device import on_device
 from textclf.training.checkpoint import expected_bytes
 from textclf.training.events import Observer, ignore
 from textclf.training.head import with_head
@@ -107,7 +107,6 @@ def _try(bench: Workbench, learning: Learning, order: list[np.ndarray]) -> float
     lengths_N = bench.encoded["train"].lengths
     optimizer = make_optimizer(bench.classifier, bench.plan.config)
     set_rate(optimizer, 0.0)
-    targets = torch.from_numpy(learning.targets).to(bench.device.torch_device)
     bench.classifier.train()
     largest = max(order, key=lambda rows: int(lengths_N[rows].max()))
     spread = [order[index] for index in np.linspace(0, len(order) - 1, min(len(order), 50)).astype(int)]
@@ -119,7 +118,7 @@ def _try(bench: Workbench, learning: Learning, order: list[np.ndarray]) -> float
         for batch in learning.batches(rows, 1):
             with bench.device.autocast():
                 logits = bench.classifier(batch)
-            loss = learning.loss(logits, targets[torch.from_numpy(batch.rows).to(bench.device.torch_device)]).sum()
+            loss = learning.loss(logits, on_device(learning.targets[batch.rows], bench.device.torch_device)).sum()
             loss.backward()
             tokens += batch.input_ids.size
         float(loss.detach())  # waits for the device

@@ -18,7 +18,7 @@ from textclf.data.batching import Batch, Packed
 from textclf.errors import DivergedError, ModelError, ResourceError
 from textclf.metrics import LOWER_IS_BETTER, AnyMetrics
 from textclf.model.classifier import Classifier
-from textclf.model.device import Device, is_out_of_memory
+from textclf.model.device import Device, is_out_of_memory, on_device
 from textclf.model.losses import Loss
 from textclf.signals import Asked
 from textclf.training import checkpoint
@@ -106,7 +106,6 @@ def fit(
         validation_tokens=learning.validation_tokens,
         final_tokens=learning.final_tokens,
     )
-    targets = torch.from_numpy(learning.targets).to(device.torch_device)
     order: list[np.ndarray] = []
     saved_at = time.monotonic()
     losses = [torch.tensor(loss, device=device.torch_device) for loss in progress.recent]
@@ -157,10 +156,10 @@ def fit(
                 for batch in batches:
                     with device.autocast():
                         logits = classifier(batch)
-                    targets_B = targets[torch.from_numpy(batch.rows).to(device.torch_device)]
+                    targets_B = on_device(learning.targets[batch.rows], device.torch_device)
                     loss_B = learning.loss(logits, targets_B)
                     if learning.weights is not None:
-                        loss_B = loss_B * torch.from_numpy(learning.weights[batch.rows]).to(loss_B.device)
+                        loss_B = loss_B * on_device(learning.weights[batch.rows], loss_B.device)
                     loss = loss_B.sum() / len(rows)
                     scaler.scale(loss).backward()
                     step_loss += loss.detach()
