@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from benchmarks import __main__ as command
-from benchmarks import checking, report, running, training
+from benchmarks import backbones, checking, report, running, training
 from benchmarks.figures import Spread, agreement, ratio, spread
 from benchmarks.lines import Comparison, Contender, Line, Setting
 from textclf.training.events import Phase, StepDone
@@ -97,13 +99,18 @@ def test_a_loss_of_more_than_30_percent_in_every_round_is_a_loss(
 
 
 def test_a_ratio_that_is_not_stored_is_reported_and_no_loss(tmp_path: Path) -> None:
+    (verdict,) = checking.check(_report([20], [10]), tmp_path / "ratios.json")
+    assert verdict == checking.Verdict("unknown", "walking: ours to peer, rate: 2.00; none is stored")
+
+
+@pytest.mark.parametrize(("ours", "outcome"), [(15, "kept"), (13, "lost")])
+def test_another_kind_of_machine_is_judged_by_the_least_ratio_of_all(ours: float, outcome: str, tmp_path: Path) -> None:
     stored = tmp_path / "ratios.json"
-    checking.store(_report([20], [10]), stored)
-    other = _report([20], [10]) | {"machine": MACHINE | {"kind": "amx_bf16, 2 threads"}}
-    (verdict,) = checking.check(other, stored)
-    assert verdict == checking.Verdict(
-        "unknown", "walking: ours to peer, rate: 2.00; none is stored for this kind of machine"
-    )
+    for kind, rate in (("avx2, 4 threads", 20), ("amx_bf16, 2 threads", 60)):
+        checking.store(_report([rate], [10]) | {"machine": MACHINE | {"kind": kind}}, stored)
+    (verdict,) = checking.check(_report([ours], [10]) | {"machine": MACHINE | {"kind": "neon, 8 threads"}}, stored)
+    assert verdict.outcome == outcome
+    assert "2.00 is stored as the least of other kinds of machine" in verdict.message
 
 
 def test_a_stored_ratio_that_could_not_be_measured_is_lost(tmp_path: Path) -> None:
@@ -264,3 +271,14 @@ def test_missing_data_and_unknown_lines_are_refused(tmp_path: Path, capsys: pyte
 
 def _setting(*, small: bool, device: Any = "cpu") -> Setting:
     return Setting(small=small, device=device, data=None, scratch=Path("scratch"))
+
+
+@pytest.mark.parametrize("fresh", [0, 2, 6])
+def test_only_the_last_layers_of_a_backbone_begin_anew(fresh: int, minilm: Path) -> None:
+    trained = transformers.AutoModel.from_pretrained(minilm).state_dict()
+    changed = set()
+    for name, tensor in backbones.network_with(fresh, seed=0).state_dict().items():
+        if not torch.equal(tensor, trained[name]):
+            changed.add(int(name.split(".")[2]))
+            assert name.startswith("encoder.layer.")
+    assert changed == set(range(6 - fresh, 6))

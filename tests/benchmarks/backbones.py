@@ -47,17 +47,26 @@ def of_textclf(dataset: str, fresh: int, how: dict[str, Any], seed: int) -> dict
     """The whole of `textclf.finetune` on a backbone whose last `fresh` layers begin with random weights."""
     import tempfile
 
-    import torch
     import transformers
 
     from .accuracy import of_textclf as fine_tuned
 
     with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(seed)
-        network = transformers.AutoModel.from_pretrained(minilm())
-        layers = network.encoder.layer
-        for layer in layers[len(layers) - fresh :]:
-            layer.apply(network._init_weights)
-        network.save_pretrained(folder)
+        network_with(fresh, seed=seed).save_pretrained(folder)
         transformers.AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
         return fine_tuned(dataset, {"max_rows": MAX_ROWS}, how, seed, model=folder)
+
+
+def network_with(fresh: int, *, seed: int) -> Any:
+    """MiniLM with its last `fresh` layers as they are before any training."""
+    import torch
+    import transformers
+
+    network = transformers.AutoModel.from_pretrained(minilm())
+    torch.manual_seed(seed)
+    # A network of its own: transformers' initialisation passes over weights that were loaded, and says nothing.
+    untrained = transformers.AutoModel.from_config(network.config)
+    first = len(network.encoder.layer) - fresh
+    for layer, new in zip(network.encoder.layer[first:], untrained.encoder.layer[first:], strict=True):
+        layer.load_state_dict(new.state_dict())
+    return network
