@@ -52,6 +52,20 @@ def test_fp32_products_go_to_onednn_where_that_is_fp32(
     assert error < 1e-2  # bf16: 0.1 and more
 
 
+@pytest.mark.parametrize(("quota", "threads"), [(1, 1), (64, 2)])
+def test_torch_gets_no_more_threads_than_the_quota_allows(quota: int, threads: int) -> None:
+    program = (
+        "import torch\n"
+        "from textclf.model import device\n"
+        f"device.usable_cpus = lambda: {quota}\n"
+        "print(device.pick_device('cpu').reason, torch.get_num_threads())\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"CPU, {threads} threads")
+    assert done.stdout.split()[-1] == str(threads)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64", "float32", "bool"])
 def test_an_array_on_the_cpu_keeps_its_dtype_and_memory(dtype: str) -> None:
     values = np.array([[1, 0], [1, 1]], dtype=dtype)

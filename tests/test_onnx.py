@@ -61,9 +61,9 @@ def labelled(tmp_path: Path) -> Path:
     return path
 
 
-def logits(place: Path, runtime: str) -> np.ndarray:
+def logits(place: Path, runtime: str, texts: list[str] = TEXTS) -> np.ndarray:
     artifact = folder.read(place)
-    encoded = encode(TEXTS, artifact.tokenizer(), max_length=artifact.max_length)
+    encoded = encode(texts, artifact.tokenizer(), max_length=artifact.max_length)
     return prediction.open_runtime(artifact, runtime=runtime, device="cpu").logits(encoded)
 
 
@@ -115,6 +115,9 @@ def test_labels_of_a_real_model_are_those_of_torch(cli: Run, minilm: Path, share
     assert len({ours["label"] for ours, _ in pairs}) > 30
     assert all(ours["label"] == theirs["label"] and ours["text"] == theirs["text"] for ours, theirs in pairs)
     assert max(abs(ours["score"] - theirs["score"]) for ours, theirs in pairs) < 1e-4
+    texts = [ours["text"] for ours, _ in pairs]
+    by_onnx, by_torch = (logits(tmp_path / "run" / "model", name, texts) for name in ("onnx", "torch"))
+    assert np.abs(by_onnx - by_torch).max() < 1e-4 * max(1.0, np.abs(by_torch).max())
 
 
 def test_the_graph_holds_no_weights_of_its_own(exported: Path) -> None:
@@ -331,6 +334,7 @@ def test_int8_is_measured_kept_and_used(copy: Path, labelled: Path, cli: Run, un
     other = cli("export", copy, "--int8", "--dataset", copy / "nowhere.csv")
     assert other.returncode != 0 and "nowhere.csv" in other.stderr, "not answered by what was measured before"
     assert facts["rows"] == 60 and 0 <= facts["agreement"] <= 1
+    assert 0 <= facts["agreement_alone"] <= facts["agreement"] and 0 <= facts["computed_again"] <= 1
     assert set(facts["accuracy"]) == set(facts["macro_f1"]) == {"fp32", "int8"}
     rounded = np.abs(logits(copy, "int8") - logits(copy, "torch"))
     assert 1e-5 < np.median(rounded) < 0.5, "rounded, and still the same model"
@@ -353,6 +357,17 @@ def test_int8_that_changes_many_labels_is_refused_unless_forced(
     done = export(copy, int8=True, dataset=labelled, split="train", force=True)
     assert done.graphs["int8"]["agreement"] < 0.97
     assert graph.belongs(copy, "int8")
+
+
+def test_int8_says_what_is_computed_again(copy: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textclf.inference.quantization._LARGEST", 1)
+    facts = export(copy, int8=True, dataset=labelled, split="train").graphs["int8"]
+    assert facts["agreement_alone"] < 0.97 < facts["agreement"]
+    texts = [text for text, _ in tiny_models.rows(60, seed=3)]  # those of `labelled`
+    artifact = folder.read(copy)
+    encoded = encode(texts, artifact.tokenizer(), max_length=artifact.max_length)
+    ordered_NC = np.sort(onnx_runtime.OnnxRuntime(artifact, kind="int8").logits(encoded), axis=1)
+    assert facts["computed_again"] == pytest.approx((ordered_NC[:, -1] - ordered_NC[:, -2] < 1.0).mean())
 
 
 def test_int8_of_a_model_without_a_run_needs_texts(copy: Path) -> None:

@@ -22,6 +22,7 @@ from resuming import same_weights, stop_and_resume
 from textclf.errors import DataError, UsageError
 from textclf.evaluation.exporting import export
 from textclf.labels import LabelSet
+from textclf.model.backbone import pretrained_pooling
 from textclf.training.events import Evaluated, Event, Notice
 from textclf.training.probe import (
     CrossValidation,
@@ -228,21 +229,57 @@ def test_a_mean_head_has_a_graph(architecture: str, mean_heads: dict[str, Path],
     assert np.allclose(by_graph, by_torch, atol=1e-5)
 
 
-def test_auto_takes_the_mean_where_it_was_pretrained_and_is_clearly_better(
-    minilm: Path, tmp_path: Path, tiny_base: Path, tiny_csv: Path
+@pytest.mark.parametrize(
+    ("said", "pooling"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode_cls_token": True}, "cls"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode": ["mean", "max"]}, None),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, None),
+        ({"pooling_mode_weightedmean_tokens": True}, None),
+        ({"word_embedding_dimension": 32}, None),
+        (["mean"], None),
+    ],
+)
+def test_a_folder_says_how_its_model_was_pretrained_to_pool(said: Any, pooling: str | None, tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling/config.json").write_text(json.dumps(said))
+    assert pretrained_pooling(tmp_path) == pooling
+
+
+@pytest.mark.parametrize(
+    ("architecture", "mode", "head", "notice"),
+    [
+        # What the first token of a causal model has seen is itself, and its last token is a poor sum of the rest.
+        ("gpt2", "mean", "mean", "head: the mean of the hidden states (the model was pretrained with it"),
+        ("gpt2", "max", "max", "head: the largest of the hidden states (the model was pretrained with it"),
+        ("gpt2", "cls", "own", "is not clearly better); plain transformers loads the model as it is"),
+        ("gpt2", None, "own", "head: the architecture's own; plain transformers loads the model as it is"),
+    ],
+)
+def test_auto_takes_the_pooling_of_pretraining_where_it_is_clearly_better(
+    architecture: str, mode: str | None, head: str, notice: str, tmp_path: Path
 ) -> None:
+    data = tmp_path / "tickets.csv"
+    data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in tiny_models.rows(400)))
+    base = tiny_models.pretrained(tmp_path / "base", architecture)
+    if mode is not None:
+        (base / "1_Pooling").mkdir()
+        (base / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode": mode}))
     said: list[str] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Notice):
-            said.append(event.message)
-
-    run = textclf.finetune(minilm, "quickstart", epochs=0, seed=3, on_event=listen)
-    assert run.config["model"]["head"] in ("mean", "own")
-    assert any("own head" in line and "mean head" in line for line in said)
-    plain = textclf.finetune(tiny_base, tiny_csv, on_event=listen, **FAST)
-    assert plain.config["model"]["head"] == "own"
-    assert not (plain.model_folder / "modeling_textclf.py").exists()
+    run = textclf.finetune(
+        base, data, epochs=0, on_event=lambda event: said.append(event.message) if isinstance(event, Notice) else None
+    )
+    assert run.config["model"]["head"] == head
+    assert any(notice in line for line in said), said
+    probed = next(line for line in said if line.startswith("linear probe"))
+    assert "own head" in probed
+    assert mode is None or f"{mode} head" in probed
+    assert (run.model_folder / "modeling_textclf.py").exists() == (head != "own")
 
 
 def test_own_keeps_the_architectures_head(tmp_path: Path, tiny_csv: Path) -> None:

@@ -145,8 +145,8 @@ class ModelConfig:
     window carries its share of the text's weight."""
     head: str = "auto"
     """own (or native): the architecture's. cls, mean, max, last, attention: layers over the first token, over the mean,
-    the largest or the last of the hidden states, or over a mean whose weights are learnt. auto: own, or mean where the
-    model was pretrained with mean pooling and a linear probe on it is clearly better. `FILE.py:CLASS`, or a name that
+    the largest or the last of the hidden states, or over a mean whose weights are learnt. auto: own, or the pooling
+    that the model was pretrained with, where a linear probe on it is clearly better. `FILE.py:CLASS`, or a name that
     an installed package registers: code of your own, see docs/how-to/own-head.md."""
     head_hidden: int | None = None
     """Numbers in a hidden layer (GELU) of a pooled head. None: no such layer, the same as 0."""

@@ -15,7 +15,7 @@ ALLOWED_LOSS = 0.3
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one comparison. outcome: `unknown` where nothing is stored for it on this kind of machine."""
+    """What became of one comparison. outcome: `unknown` where nothing is stored for it."""
 
     outcome: Literal["kept", "lost", "unknown"]
     message: str
@@ -26,31 +26,41 @@ def identity(line: str, comparison: Mapping[str, Any]) -> str:
     return f"{line}: {comparison['ours']} to {comparison['peer']}, {comparison['figure']}"
 
 
-def judge(name: str, found: Mapping[str, Any] | None, stored: float | None) -> Verdict:
-    """Compare one ratio with the stored one.
+def judge(name: str, found: Mapping[str, Any] | None, stored: float | None, *, where: str = "") -> Verdict:
+    """Compare one ratio with the stored one. where: what to add on where that was measured.
 
     found: `median`, `low`, `high` over rounds, or None where no round gave both figures, which counts as lost.
     Lost only if every round is below: one round during which the machine did something else proves nothing.
     """
     if stored is None:
         now = f"{found['median']:.2f}" if found else "no ratio"
-        return Verdict("unknown", f"{name}: {now}; none is stored for this kind of machine")
+        return Verdict("unknown", f"{name}: {now}; none is stored")
     if found is None:
-        return Verdict("lost", f"{name}: no round gave a ratio; {stored:.2f} is stored")
+        return Verdict("lost", f"{name}: no round gave a ratio; {stored:.2f} is stored{where}")
     least = stored * (1 - ALLOWED_LOSS)
     if found["high"] < least:
         return Verdict(
             "lost",
-            f"{name}: {found['median']:.2f}, at best {found['high']:.2f}; {stored:.2f} is stored, "
+            f"{name}: {found['median']:.2f}, at best {found['high']:.2f}; {stored:.2f} is stored{where}, "
             f"so at least {least:.2f} is wanted",
         )
-    return Verdict("kept", f"{name}: {found['median']:.2f}; {stored:.2f} is stored")
+    return Verdict("kept", f"{name}: {found['median']:.2f}; {stored:.2f} is stored{where}")
 
 
 def check(report: Mapping[str, Any], stored: Path = STORED) -> list[Verdict]:
-    """A verdict on each comparison of a report's lines."""
-    known = _read(stored).get(report["machine"]["kind"], {})
-    return [judge(name, one["ratio"], known.get(name)) for name, one in _comparisons(report)]
+    """A verdict on each comparison of a report's lines.
+
+    On a kind of machine that nothing is stored for, by the least ratio of any other kind: what is lost by half is
+    lost everywhere, and a check that judges nothing is none.
+    """
+    content, kind = _read(stored), report["machine"]["kind"]
+    verdicts = []
+    for name, one in _comparisons(report):
+        known = content.get(kind, {}).get(name)
+        least = min((ratios[name] for ratios in content.values() if name in ratios), default=None)
+        where = "" if known is not None else " as the least of other kinds of machine"
+        verdicts.append(judge(name, one["ratio"], least if known is None else known, where=where))
+    return verdicts
 
 
 def store(report: Mapping[str, Any], stored: Path = STORED) -> None:

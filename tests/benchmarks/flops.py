@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel
 
-PEAK_TOKENS = 2048
+PEAK_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Rows of the matrices that the peak is measured with: as many tokens as a forward pass has at its best."""
+STRETCH = 50
+"""Products on a GPU between two looks at the clock: to wait for each would be measured as well."""
 
 
 def forward_flops(model: str | Path, lengths_N: np.ndarray) -> float:
@@ -50,16 +52,18 @@ def matmul_peak(model: str | Path, device: str, dtype: torch.dtype) -> float:
 
 
 def _rate(rows: int, columns: int, device: str, dtype: torch.dtype) -> float:
-    left = torch.randn(PEAK_TOKENS, rows, device=device, dtype=dtype)
+    tokens = PEAK_TOKENS[device]
+    left = torch.randn(tokens, rows, device=device, dtype=dtype)
     right = torch.randn(columns, rows, device=device, dtype=dtype)
     best = 0.0
     for _ in range(5):  # the first is the warm-up; the best of the others is what the machine can do
         started = time.perf_counter()
         repeats = 0
         while time.perf_counter() - started < 0.05 or repeats < 2:
-            torch.nn.functional.linear(left, right)
-            repeats += 1
+            for _ in range(STRETCH if device == "cuda" else 1):
+                torch.nn.functional.linear(left, right)
+                repeats += 1
             if device == "cuda":
                 torch.cuda.synchronize()
-        best = max(best, 2 * PEAK_TOKENS * rows * columns * repeats / (time.perf_counter() - started))
+        best = max(best, 2 * tokens * rows * columns * repeats / (time.perf_counter() - started))
     return best

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from textclf.cpus import usable_cpus
+
 PACKAGES = (
     "textclf", "torch", "transformers", "accelerate", "datasets", "tokenizers", "onnxruntime", "scikit-learn", "numpy",
 )  # fmt: skip
@@ -18,7 +20,7 @@ def describe(gpu: str | None) -> dict[str, Any]:
     """Machine and versions, for the report. `kind` is what stored ratios are kept by."""
     flags, name = _processor()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = int(os.environ.get("OMP_NUM_THREADS", cores))
+    threads = usable_cpus()
     return {
         "kind": f"cuda {gpu}" if gpu else f"{_capability(flags)}, {threads} threads",
         "processor": name,

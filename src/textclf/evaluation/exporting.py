@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from textclf import atomic, presets
 from textclf.artifact import folder, graph, hub, runs
 from textclf.artifact.folder import Artifact
@@ -20,7 +22,8 @@ from textclf.errors import RefusedError, UsageError
 from textclf.evaluation.evaluation import labelled_rows, targets
 from textclf.inference.onnx_runtime import OnnxRuntime
 from textclf.inference.quantization import LEVELS, quantize
-from textclf.inference.runtimes import check_head, rechecked
+from textclf.inference.rechecking import close
+from textclf.inference.runtimes import check_head, margin_of
 from textclf.metrics import measure
 
 AIM = 0.995
@@ -127,14 +130,19 @@ def _write_int8(artifact: Artifact, rows: Rows, *, dataset: str, split: str, for
     encoded = encode_rows(
         rows, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt, overflow=artifact.overflow
     )
-    exact_NC = label_set.probabilities(encoded.per_text(OnnxRuntime(artifact).logits(encoded)))
+    exact_RC = OnnxRuntime(artifact).logits(encoded)
+    exact_NC = label_set.probabilities(encoded.per_text(exact_RC))
     with tempfile.TemporaryDirectory(dir=artifact.folder.parent, prefix=".int8.") as scratch:
         draft = dataclasses.replace(artifact, folder=Path(scratch))
         (draft.folder / folder.WEIGHTS).symlink_to((artifact.folder / folder.WEIGHTS).resolve())
         for level in LEVELS:
             quantize(artifact.folder, draft.folder, level=level)
-            rounded = rechecked(artifact, OnnxRuntime(draft, kind="int8"), "int8")
-            rough_NC = label_set.probabilities(encoded.per_text(rounded.logits(encoded)))
+            rough_RC = OnnxRuntime(draft, kind="int8").logits(encoded)
+            alone = label_set.agreement(label_set.probabilities(encoded.per_text(rough_RC)), exact_NC)
+            again_N = close(rough_RC, encoded, label_set, margin=margin_of(artifact, "int8"))
+            rows_R = encoded.rows_of(np.flatnonzero(again_N))
+            rough_RC[rows_R] = exact_RC[rows_R]
+            rough_NC = label_set.probabilities(encoded.per_text(rough_RC))
             agreement = label_set.agreement(rough_NC, exact_NC)
             if agreement >= AIM:
                 break
@@ -157,6 +165,8 @@ def _write_int8(artifact: Artifact, rows: Rows, *, dataset: str, split: str, for
         "split": split,
         "rows": len(rows),
         "agreement": agreement,
+        "agreement_alone": alone,
+        "computed_again": float(again_N.mean()),
         **{name: {"fp32": getattr(before, name), "int8": getattr(after, name)} for name in before.HEADLINE},
     }
     graph.write_facts(artifact.folder, int8=facts)

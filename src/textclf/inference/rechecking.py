@@ -24,9 +24,14 @@ class Rechecked:
     def logits(self, encoded: Encoded, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Logits in the order of the input: (rows, num_labels) float32. on_progress: told how many texts are done."""
         logits_RC = self._rounded.logits(encoded, on_progress)
-        with np.errstate(invalid="ignore"):  # NaN and infinity are close to nothing: whoever asked says what they are
-            margin_N = self._label_set.margins(encoded.per_text(logits_RC))
-        rows_R = encoded.rows_of(np.flatnonzero(margin_N < self._margin))
+        rows_R = encoded.rows_of(np.flatnonzero(close(logits_RC, encoded, self._label_set, margin=self._margin)))
         if len(rows_R):
             logits_RC[rows_R] = self._exact.logits(encoded.take(rows_R))
         return logits_RC
+
+
+def close(logits_RC: np.ndarray, encoded: Encoded, label_set: LabelSet, *, margin: float) -> np.ndarray:
+    """Which texts' answers are less than `margin` from another: (texts,) bool."""
+    with np.errstate(invalid="ignore"):  # NaN and infinity are close to nothing: whoever asked says what they are
+        is_close: np.ndarray = label_set.margins(encoded.per_text(logits_RC)) < margin
+    return is_close

@@ -107,14 +107,22 @@ def _has_graph(artifact: Artifact, otherwise: str) -> bool:
 def rechecked(artifact: Artifact, rounded: Runtime, runtime: str) -> Runtime:
     """A runtime that rounds, with the exact one beside it of a model that has its graph.
 
-    As it is where questions are answered choice by choice, as a row is no answer there.
+    As it is where nothing would be computed again.
     """
-    if artifact.form == "binary":
+    margin = margin_of(artifact, runtime)
+    if not margin:
         return rounded
     from textclf.inference.onnx_runtime import OnnxRuntime
     from textclf.inference.rechecking import Rechecked
 
-    return Rechecked(rounded, OnnxRuntime(artifact), artifact.label_set, margin=ROUNDED[runtime])
+    return Rechecked(rounded, OnnxRuntime(artifact), artifact.label_set, margin=margin)
+
+
+def margin_of(artifact: Artifact, runtime: str) -> float:
+    """The margin, in logits, under which an answer of a runtime that rounds is computed again; 0 where none is, as
+    where questions are answered choice by choice: a row is no answer there.
+    """
+    return 0.0 if artifact.form == "binary" else ROUNDED[runtime]
 
 
 def check_finite(logits: np.ndarray, artifact: Artifact) -> None:

@@ -205,17 +205,28 @@ HEAD_CLASSES[{key}] = _OwnHead
 """
 
 
+_PRETRAINED = {
+    "cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "max_tokens": "max", "max": "max",
+    "lasttoken": "last",
+}  # fmt: skip
+"""Modes of sentence-transformers' pooling, as folders name them by flags or, newer ones, by a word."""
+
+
 def pretrained_pooling(folder: Path) -> str | None:
-    """How the model in a folder was pretrained to pool, if it says so as sentence-transformers do: `mean`."""
+    """How the model in a folder was pretrained to pool, if it says so as sentence-transformers do: one of POOLINGS.
+
+    None also for what no head here does, such as several poolings side by side.
+    """
     try:
         said = json.loads((folder / names.POOLING).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(said, dict):
         return None
-    modes = [name for name, value in said.items() if name.startswith("pooling_mode") and value is True]
+    modes = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
     # Newer folders name the mode instead.
-    return "mean" if modes == ["pooling_mode_mean_tokens"] or said.get("pooling_mode") == "mean" else None
+    mode = said.get("pooling_mode") or (modes[0].removeprefix("pooling_mode_") if len(modes) == 1 else None)
+    return _PRETRAINED.get(mode) if isinstance(mode, str) else None
 
 
 def general_pooling(network: PreTrainedModel) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from textclf.cpus import usable_cpus
 from textclf.errors import ResourceError, UsageError
 
 
@@ -81,11 +82,13 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(wanted: str = "auto", precision: str = "auto") -> Device:
-    """Pick CUDA, MPS or CPU, and the precision of training on it.
+    """Pick CUDA, MPS or CPU, and the precision of training on it. torch gets no more threads than `usable_cpus`.
 
     Raises UsageError for a name that is no device, ResourceError for one that this machine lacks.
     """
     device, why_device = _pick_kind(wanted)
+    # Threads beyond a container's quota stop all of them for most of the time; torch counts cores only.
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
     if device.type == "cpu":
         _multiply_by_onednn()
     chosen, why_precision = _pick_precision(device, precision)

@@ -59,7 +59,7 @@ def choose_head(bench: Workbench, observe: Observer = ignore) -> Workbench:
     found = ", ".join(f"{name} head {one.right.mean():.3f} (C {one.c:g})" for name, one in chosen.items())
     right = "subset accuracy" if bench.prepared.label_set.multi else "accuracy"
     observe(Notice(f"linear probe on {len(rows_N):,} texts in {spent:.0f} s: {right} when held out {found}"))
-    _say_head(bench, head, own, asked, observe)
+    _say_head(bench, head, own, asked, observe, compared=len(chosen) > 1)
     return replace(bench, spent=spent)
 
 
@@ -122,9 +122,15 @@ def _made_by(classifier: Classifier, rows_N: np.ndarray, pooling: str | None) ->
     return digest.hexdigest()
 
 
-def _say_head(bench: Workbench, head: str, before: str, asked: str | None, observe: Observer) -> None:
-    """What follows from a head that transformers has not for this architecture. before: what the model came with."""
+def _say_head(
+    bench: Workbench, head: str, before: str, asked: str | None, observe: Observer, *, compared: bool = False
+) -> None:
+    """Which head it is, and what follows for whoever loads the model. before: what the model came with. compared: a
+    probe on the pooling of its pretraining stood beside its head's.
+    """
     if head == "own":
+        why = " (the probe on the pooling it was pretrained with is not clearly better)" if compared else ""
+        observe(Notice(f"head: the architecture's own{why}; plain transformers loads the model as it is"))
         return
     if head == "code":
         name = bench.config.model.head if is_code(bench.config.model.head) else "the pretrained model's own code"
