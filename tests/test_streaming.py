@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from pyarrow import parquet
 
 from textclf.data import columnar, delimited, json_rows
 from textclf.errors import DataError
+from textclf.evaluation.exporting import export
 from textclf.inference.reading import Wanted, file_windows
 
 TEXTS = [
@@ -161,3 +163,37 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path, kind: str) -> None:
         assert rows == count
     if kind != "arrow":  # mapped pages count, though the system takes them back
         assert peaks[800_000] < 1.35 * peaks[100_000], peaks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stdin", "csv", "parquet"])
+def test_answers_to_many_rows_need_no_more_memory(tiny_artifact: Path, tmp_path: Path, kind: str) -> None:
+    model = shutil.copytree(tiny_artifact, tmp_path / "model")
+    export(model)
+    program = (
+        "import atexit, sys\n"
+        "def peak():\n"
+        "    print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr)\n"
+        "atexit.register(peak)\n"
+        "from textclf.cli.app import main\n"
+        "main()\n"
+    )
+    peaks = {}
+    for count in (20_000, 160_000):
+        texts = [f"where is my card, and when will it arrive? {number}" for number in range(count)]
+        words = [sys.executable, "-c", program, "predict", str(model), "--output", str(tmp_path / f"{count}.jsonl")]
+        given = ""
+        if kind == "stdin":
+            given = "\n".join(texts) + "\n"
+        elif kind == "csv":
+            words.append(str(write(tmp_path, kind, texts)))
+        else:
+            parquet.write_table(
+                pa.table({"text": texts, "label": texts}), tmp_path / "t.parquet", row_group_size=10_000
+            )
+            words.append(str(tmp_path / "t.parquet"))
+        done = subprocess.run(words, input=given, capture_output=True, text=True, check=True)
+        peaks[count] = int(done.stderr.split("VmHWM:")[1].split()[0])
+        with (tmp_path / f"{count}.jsonl").open(encoding="utf-8") as file:
+            assert sum(1 for _ in file) == count
+    assert peaks[160_000] < 1.15 * peaks[20_000], peaks
