@@ -88,7 +88,8 @@ def pick_device(wanted: str = "auto", precision: str = "auto") -> Device:
     """
     device, why_device = _pick_kind(wanted)
     # Threads beyond a container's quota stop all of them for most of the time; torch counts cores only.
-    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
+    if (cpus := usable_cpus()) < torch.get_num_threads():
+        torch.set_num_threads(cpus)
     if device.type == "cpu":
         _multiply_by_onednn()
     chosen, why_precision = _pick_precision(device, precision)
