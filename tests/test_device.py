@@ -57,7 +57,7 @@ def test_torch_gets_no_more_threads_than_the_quota_allows(quota: int, threads: i
     program = (
         "import torch\n"
         "from textclf.model import device\n"
-        f"device.usable_cpus = lambda: {quota}\n"
+        f"device.allowed_cpus = lambda: {quota}\n"
         "print(device.pick_device('cpu').reason, torch.get_num_threads())\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
@@ -75,14 +75,24 @@ def test_an_array_on_the_cpu_keeps_its_dtype_and_memory(dtype: str) -> None:
     assert np.shares_memory(tensor.numpy(), values)
 
 
-def test_a_copy_to_mps_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    # torch without waiting reads memory that was given back, and says nothing; no such device is at hand to see it.
-    asked = []
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("mps", [("to mps", False)]), ("cuda", [("pinned", True), ("to cuda", True)])]
+)
+def test_a_copy_is_waited_for_unless_from_pinned_memory_to_cuda(
+    kind: str, expected: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch without waiting reads memory for MPS that was given back, and says nothing; no such device is at hand.
+    asked: list[tuple[str, bool]] = []
 
     def to(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool = False) -> torch.Tensor:
-        asked.append((device.type, non_blocking))
+        asked.append((f"to {device.type}", non_blocking))
+        return tensor
+
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        asked.append(("pinned", True))
         return tensor
 
     monkeypatch.setattr(torch.Tensor, "to", to)
-    on_device(np.arange(3), torch.device("mps"))
-    assert asked == [("mps", False)]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    on_device(np.arange(3), torch.device(kind))
+    assert asked == expected

@@ -38,6 +38,7 @@ def test_a_type_learns_and_is_saved_whole(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = Classifier.from_pretrained(base, LabelSet(("a", "b", "c")), tokenizer)
     assert classifier.reading.alone is (kind in ALONE)
+    assert classifier.positions > 0
     assert classifier.head == ("last" if kind in LAST else "own")
     assert all(parameter.dtype == torch.float32 for parameter in classifier.parameters())
     encoded = encode(TEXTS, backend(tokenizer), max_length=64)

@@ -258,7 +258,12 @@ def test_a_folder_says_how_its_model_was_pretrained_to_pool(said: Any, pooling: 
         ("gpt2", "mean", "mean", "head: the mean of the hidden states (the model was pretrained with it"),
         ("gpt2", "max", "max", "head: the largest of the hidden states (the model was pretrained with it"),
         ("gpt2", "cls", "own", "is not clearly better); plain transformers loads the model as it is"),
+        # Its own head reads the last token already.
+        ("gpt2", "lasttoken", "own", "head: the architecture's own; plain transformers loads the model as it is"),
         ("gpt2", None, "own", "head: the architecture's own; plain transformers loads the model as it is"),
+        ("t5", "mean", "own", "head: the architecture's own; plain transformers loads the model as it is"),
+        ("funnel", "max", "own", "head: the architecture's own; plain transformers loads the model as it is"),
+        ("openelm", None, "own", "head: the architecture's own; plain transformers then needs trust_remote_code=True"),
     ],
 )
 def test_auto_takes_the_pooling_of_pretraining_where_it_is_clearly_better(
@@ -278,8 +283,9 @@ def test_auto_takes_the_pooling_of_pretraining_where_it_is_clearly_better(
     assert any(notice in line for line in said), said
     probed = next(line for line in said if line.startswith("linear probe"))
     assert "own head" in probed
-    assert mode is None or f"{mode} head" in probed
-    assert (run.model_folder / "modeling_textclf.py").exists() == (head != "own")
+    assert (f"{mode} head" in probed) == (mode is not None and "the architecture's own;" not in notice)
+    brings_code = "auto_map" in json.loads((run.model_folder / "config.json").read_text())
+    assert brings_code == ("trust_remote_code" in notice or head != "own")
 
 
 def test_own_keeps_the_architectures_head(tmp_path: Path, tiny_csv: Path) -> None:

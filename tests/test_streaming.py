@@ -180,7 +180,7 @@ def test_answers_to_many_rows_need_no_more_memory(tiny_artifact: Path, tmp_path:
     )
     peaks = {}
     for count in (20_000, 160_000):
-        texts = [f"where is my card, and when will it arrive? {number}" for number in range(count)]
+        texts = [f"where is my card, and when will it arrive? {number}" + 200 * " " for number in range(count)]
         words = [sys.executable, "-c", program, "predict", str(model), "--output", str(tmp_path / f"{count}.jsonl")]
         given = ""
         if kind == "stdin":
@@ -196,4 +196,4 @@ def test_answers_to_many_rows_need_no_more_memory(tiny_artifact: Path, tmp_path:
         peaks[count] = int(done.stderr.split("VmHWM:")[1].split()[0])
         with (tmp_path / f"{count}.jsonl").open(encoding="utf-8") as file:
             assert sum(1 for _ in file) == count
-    assert peaks[160_000] < 1.15 * peaks[20_000], peaks
+    assert peaks[160_000] < 1.1 * peaks[20_000], peaks

@@ -7,17 +7,19 @@ from pathlib import Path
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """CPUs to keep busy, 1 or more: affinity, the cgroup's quota (v1 and v2) and OMP_NUM_THREADS, whichever is least.
+    """CPUs to keep busy, 1 or more: those that are allowed, and no more than OMP_NUM_THREADS wishes."""
+    allowed, wished = allowed_cpus(root), os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(allowed, int(wished))) if wished.isdecimal() else allowed
+
+
+def allowed_cpus(root: Path = Path("/")) -> int:
+    """CPUs that the system lets this process keep busy, 1 or more: affinity, or the cgroup's quota (v1 and v2) if less.
 
     In a container a library that counts the machine's cores starts a thread for each, and the quota then stops
     all of them for most of the time. root: where /proc and /sys are mounted.
     """
-    counts = [float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)]
-    counts += _quotas(root)
-    wished = os.environ.get("OMP_NUM_THREADS", "")
-    if wished.isdecimal():
-        counts.append(float(wished))
-    return max(1, int(min(counts)))
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return max(1, int(min([cores, *_quotas(root)])))
 
 
 def _quotas(root: Path) -> list[float]:

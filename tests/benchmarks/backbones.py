@@ -45,6 +45,7 @@ def _line(setting: Setting, fresh: int) -> Line:
 
 def of_textclf(dataset: str, fresh: int, how: dict[str, Any], seed: int) -> dict[str, float]:
     """The whole of `textclf.finetune` on a backbone whose last `fresh` layers begin with random weights."""
+    import shutil
     import tempfile
 
     import transformers
@@ -54,6 +55,7 @@ def of_textclf(dataset: str, fresh: int, how: dict[str, Any], seed: int) -> dict
     with tempfile.TemporaryDirectory() as folder:
         network_with(fresh, seed=seed).save_pretrained(folder)
         transformers.AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
+        shutil.copytree(minilm() / "1_Pooling", Path(folder) / "1_Pooling")  # by which `auto` may take the mean
         return fine_tuned(dataset, {"max_rows": MAX_ROWS}, how, seed, model=folder)
 
 

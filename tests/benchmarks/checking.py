@@ -11,6 +11,8 @@ from typing import Any, Literal
 STORED = Path(__file__).with_name("ratios.json")
 """Kind of machine -> comparison -> median ratio, as `--store` wrote it."""
 ALLOWED_LOSS = 0.3
+ALLOWED_ELSEWHERE = 0.5
+"""Of the least ratio of other kinds, on a kind of machine that nothing is stored for."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,19 @@ def identity(line: str, comparison: Mapping[str, Any]) -> str:
     return f"{line}: {comparison['ours']} to {comparison['peer']}, {comparison['figure']}"
 
 
-def judge(name: str, found: Mapping[str, Any] | None, stored: float | None, *, where: str = "") -> Verdict:
-    """Compare one ratio with the stored one. where: what to add on where that was measured.
+def judge(name: str, found: Mapping[str, Any] | None, stored: float | None, *, elsewhere: bool = False) -> Verdict:
+    """Compare one ratio with the stored one. elsewhere: that was measured on other kinds of machine.
 
     found: `median`, `low`, `high` over rounds, or None where no round gave both figures, which counts as lost.
     Lost only if every round is below: one round during which the machine did something else proves nothing.
     """
+    where = " as the least of other kinds of machine" if elsewhere else ""
     if stored is None:
         now = f"{found['median']:.2f}" if found else "no ratio"
         return Verdict("unknown", f"{name}: {now}; none is stored")
     if found is None:
         return Verdict("lost", f"{name}: no round gave a ratio; {stored:.2f} is stored{where}")
-    least = stored * (1 - ALLOWED_LOSS)
+    least = stored * (1 - (ALLOWED_ELSEWHERE if elsewhere else ALLOWED_LOSS))
     if found["high"] < least:
         return Verdict(
             "lost",
@@ -50,16 +53,15 @@ def judge(name: str, found: Mapping[str, Any] | None, stored: float | None, *, w
 def check(report: Mapping[str, Any], stored: Path = STORED) -> list[Verdict]:
     """A verdict on each comparison of a report's lines.
 
-    On a kind of machine that nothing is stored for, by the least ratio of any other kind: what is lost by half is
-    lost everywhere, and a check that judges nothing is none.
+    On a kind of machine that nothing is stored for, half of the least ratio of any other kind is wanted: a check that
+    judges nothing is none.
     """
     content, kind = _read(stored), report["machine"]["kind"]
     verdicts = []
     for name, one in _comparisons(report):
         known = content.get(kind, {}).get(name)
         least = min((ratios[name] for ratios in content.values() if name in ratios), default=None)
-        where = "" if known is not None else " as the least of other kinds of machine"
-        verdicts.append(judge(name, one["ratio"], least if known is None else known, where=where))
+        verdicts.append(judge(name, one["ratio"], least if known is None else known, elsewhere=known is None))
     return verdicts
 
 

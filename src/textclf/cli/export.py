@@ -54,7 +54,7 @@ def export(
             f"int8 ({facts['level']}) on {facts['rows']:,} texts of {facts['split']} of {facts['dataset']}: "
             f"{facts['agreement']:.2%} the same answer as fp32, {', '.join(measured)}"
         )
-        if "computed_again" in facts:  # not in graphs of early versions
+        if "computed_again" in facts:  # not where nothing is, nor in graphs of early versions
             terminal.say(
                 f"{facts['computed_again']:.1%} of them were close, and computed again in fp32; "
                 f"without that {facts['agreement_alone']:.2%} the same"

@@ -179,7 +179,7 @@ def _config(
 def _frozen_features(config: RunConfig, splits: list[str], observe: Observer) -> tuple[np.ndarray, bool]:
     """What the pretrained model says of the texts: (rows, width) float32; and whether their sizes are raw."""
     bench = assemble(config, observe)
-    pooling = pretrained_pooling(bench.base.folder)
+    pooling = bench.classifier.other_pooling(pretrained_pooling(bench.base.folder))
     found = []
     for split in splits:
         encoded = bench.encoded[split]

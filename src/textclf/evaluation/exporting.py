@@ -130,7 +130,7 @@ def _write_int8(artifact: Artifact, rows: Rows, *, dataset: str, split: str, for
     encoded = encode_rows(
         rows, artifact.tokenizer(), max_length=artifact.max_length, prompt=artifact.prompt, overflow=artifact.overflow
     )
-    exact_RC = OnnxRuntime(artifact).logits(encoded)
+    exact_RC, margin = OnnxRuntime(artifact).logits(encoded), margin_of(artifact, "int8")
     exact_NC = label_set.probabilities(encoded.per_text(exact_RC))
     with tempfile.TemporaryDirectory(dir=artifact.folder.parent, prefix=".int8.") as scratch:
         draft = dataclasses.replace(artifact, folder=Path(scratch))
@@ -139,7 +139,7 @@ def _write_int8(artifact: Artifact, rows: Rows, *, dataset: str, split: str, for
             quantize(artifact.folder, draft.folder, level=level)
             rough_RC = OnnxRuntime(draft, kind="int8").logits(encoded)
             alone = label_set.agreement(label_set.probabilities(encoded.per_text(rough_RC)), exact_NC)
-            again_N = close(rough_RC, encoded, label_set, margin=margin_of(artifact, "int8"))
+            again_N = close(rough_RC, encoded, label_set, margin=margin)
             rows_R = encoded.rows_of(np.flatnonzero(again_N))
             rough_RC[rows_R] = exact_RC[rows_R]
             rough_NC = label_set.probabilities(encoded.per_text(rough_RC))
@@ -165,8 +165,7 @@ def _write_int8(artifact: Artifact, rows: Rows, *, dataset: str, split: str, for
         "split": split,
         "rows": len(rows),
         "agreement": agreement,
-        "agreement_alone": alone,
-        "computed_again": float(again_N.mean()),
+        **({"agreement_alone": alone, "computed_again": float(again_N.mean())} if margin else {}),
         **{name: {"fp32": getattr(before, name), "int8": getattr(after, name)} for name in before.HEADLINE},
     }
     graph.write_facts(artifact.folder, int8=facts)

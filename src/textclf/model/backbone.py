@@ -219,7 +219,7 @@ def pretrained_pooling(folder: Path) -> str | None:
     """
     try:
         said = json.loads((folder / names.POOLING).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(said, dict):
         return None

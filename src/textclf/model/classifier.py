@@ -119,7 +119,7 @@ class Classifier(nn.Module):
         table = getattr(embeddings, "position_embeddings", None)
         # RoBERTa's kin count positions from padding_idx + 1.
         offset = table.padding_idx + 1 if isinstance(table, nn.Embedding) and table.padding_idx is not None else 0
-        return int(declared - offset) if declared else sys.maxsize
+        return int(declared - offset) if declared > 0 else sys.maxsize  # XLNet says -1: there is no end
 
     @property
     def width(self) -> int:
@@ -181,6 +181,12 @@ class Classifier(nn.Module):
     def is_of_transformers(self) -> bool:
         """Whether plain transformers has the whole network, with its head."""
         return type(self.network).__module__.partition(".")[0] == "transformers"
+
+    def other_pooling(self, pooling: str | None) -> str | None:
+        """This pooling, if a head over it would be another than the architecture's own, and fits the backbone."""
+        if self.network.config.is_encoder_decoder or self.model_type == "funnel":  # which has fewer states than tokens
+            return None
+        return None if pooling == "last" and self.reading.reads_last else pooling
 
     @property
     def general_head(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textclf.cpus import usable_cpus
+from textclf.cpus import allowed_cpus
 from textclf.errors import ResourceError, UsageError
 
 
@@ -82,13 +82,13 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(wanted: str = "auto", precision: str = "auto") -> Device:
-    """Pick CUDA, MPS or CPU, and the precision of training on it. torch gets no more threads than `usable_cpus`.
+    """Pick CUDA, MPS or CPU, and the precision of training on it. torch gets no more threads than `allowed_cpus`.
 
     Raises UsageError for a name that is no device, ResourceError for one that this machine lacks.
     """
     device, why_device = _pick_kind(wanted)
     # Threads beyond a container's quota stop all of them for most of the time; torch counts cores only.
-    if (cpus := usable_cpus()) < torch.get_num_threads():
+    if (cpus := allowed_cpus()) < torch.get_num_threads():
         torch.set_num_threads(cpus)
     if device.type == "cpu":
         _multiply_by_onednn()

@@ -130,7 +130,10 @@ def _say_head(
     """
     if head == "own":
         why = " (the probe on the pooling it was pretrained with is not clearly better)" if compared else ""
-        observe(Notice(f"head: the architecture's own{why}; plain transformers loads the model as it is"))
+        loads = "loads the model as it is"
+        if not bench.classifier.is_of_transformers:
+            loads = "then needs trust_remote_code=True to load the model"
+        observe(Notice(f"head: the architecture's own{why}; plain transformers {loads}"))
         return
     if head == "code":
         name = bench.config.model.head if is_code(bench.config.model.head) else "the pretrained model's own code"
@@ -169,7 +172,7 @@ def _regressions(bench: Workbench, rows_N: np.ndarray, asked: str | None, observ
     if asked is not None and classifier.has_head(asked, hidden=model.head_hidden):
         pooling = None  # it is there already
     elif asked is None and model.head == "auto" and present == "own":
-        pooling = pretrained_pooling(bench.base.folder)
+        pooling = classifier.other_pooling(pretrained_pooling(bench.base.folder))
     encoded = bench.encoded["train"].take(bench.encoded["train"].rows_of(rows_N))
     # Attention that has learnt nothing is the mean.
     own_RD, pooled_RD = _features(bench, encoded, rows_N, "mean" if pooling == "attention" else pooling, observe)
