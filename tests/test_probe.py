@@ -19,7 +19,7 @@ import plain_transformers
 import textclf
 import tiny_models
 from resuming import same_weights, stop_and_resume
-from textclf.errors import DataError, UsageError
+from textclf.errors import DataError, ModelError, UsageError
 from textclf.evaluation.exporting import export
 from textclf.labels import LabelSet
 from textclf.model.backbone import pretrained_pooling
@@ -286,6 +286,14 @@ def test_auto_takes_the_pooling_of_pretraining_where_it_is_clearly_better(
     assert (f"{mode} head" in probed) == (mode is not None and "the architecture's own;" not in notice)
     brings_code = "auto_map" in json.loads((run.model_folder / "config.json").read_text())
     assert brings_code == ("trust_remote_code" in notice or head != "own")
+
+
+@pytest.mark.parametrize("architecture", ["t5", "funnel"])
+def test_a_pooled_head_is_refused_where_tokens_have_no_states(
+    architecture: str, tiny_csv: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="no pooled head fits"):
+        textclf.finetune(tiny_models.pretrained(tmp_path / "base", architecture), tiny_csv, head="max", **FAST)
 
 
 def test_own_keeps_the_architectures_head(tmp_path: Path, tiny_csv: Path) -> None:

@@ -144,13 +144,25 @@ def under_code(network: PreTrainedModel, label_set: LabelSet, code: HeadCode) ->
     return TextclfForSequenceClassification(config, backbone, head)
 
 
+def can_be_pooled(network: PreTrainedModel) -> bool:
+    """Whether a network has one hidden state for each token of a text, which a pooled head reads."""
+    config: Any = network.base_model.config
+    return not getattr(config, "is_encoder_decoder", False) and config.model_type != "funnel"
+
+
+def check_poolable(network: PreTrainedModel) -> None:
+    """Raises ModelError where no pooled head fits."""
+    if not can_be_pooled(network):
+        backbone: Any = network.base_model
+        raise ModelError(
+            f"{backbone.config.model_type} models have not one hidden state for each token; no pooled head fits them",
+            hint="--head own, or choose another encoder or decoder",
+        )
+
+
 def _backbone_alone(network: PreTrainedModel) -> Any:
     backbone: Any = network.base_model
-    if getattr(backbone.config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"{backbone.config.model_type} models have an encoder and a decoder; no pooled head fits them",
-            hint="--head own, or choose an encoder or a decoder",
-        )
+    check_poolable(network)
     backbone.config._name_or_path = ""  # the folder on this machine is nobody's business
     return backbone
 

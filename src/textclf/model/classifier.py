@@ -21,6 +21,7 @@ from textclf.labels import LabelSet
 from textclf.model import head_code
 from textclf.model.adapters import Lora
 from textclf.model.backbone import (
+    can_be_pooled,
     general_pooling,
     has_own_head,
     head_names,
@@ -184,9 +185,8 @@ class Classifier(nn.Module):
 
     def other_pooling(self, pooling: str | None) -> str | None:
         """This pooling, if a head over it would be another than the architecture's own, and fits the backbone."""
-        if self.network.config.is_encoder_decoder or self.model_type == "funnel":  # which has fewer states than tokens
-            return None
-        return None if pooling == "last" and self.reading.reads_last else pooling
+        same = pooling == "last" and self.reading.reads_last
+        return pooling if can_be_pooled(self.network) and not same else None
 
     @property
     def general_head(self) -> str:

@@ -20,6 +20,7 @@ from textclf.data.prepared import Prepared
 from textclf.data.rows import Rows
 from textclf.errors import DataError, UsageError
 from textclf.model.adapters import require_peft
+from textclf.model.backbone import check_poolable
 from textclf.model.classifier import Classifier
 from textclf.model.device import Device, pick_device
 from textclf.model.head_code import is_code, read
@@ -100,6 +101,8 @@ def assemble(config: RunConfig, observe: Observer, *, shared: Shared | None = No
     if classifier.reading.alone:
         kind = classifier.model_type
         observe(Notice(f"{kind} models answer differently for texts that are padded: one text is read at a time"))
+    if asked_head(classifier, config.model) in POOLINGS:
+        check_poolable(classifier.network)  # before minutes go into a probe
     if config.model.freeze is not None:
         frozen, total = classifier.freeze(config.model.freeze), sum(one.numel() for one in classifier.parameters())
         observe(Notice(f"frozen: {frozen:,} of {total:,} numbers"))
