@@ -421,5 +421,5 @@ def test_a_decoder_takes_it_too(tmp_path: Path) -> None:
         together, alone = made.logits(ids, mask), made.logits(ids[1:, :3], mask[1:, :3])
     assert torch.allclose(together[1:], alone, atol=1e-5)
     t5 = tiny_models.pretrained(tmp_path / "t5", "t5")
-    with pytest.raises(ModelError, match="an encoder and a decoder"):
+    with pytest.raises(ModelError, match="no pooled head fits"):
         Classifier.from_pretrained(t5, LabelSet(("a", "b")), load_tokenizer(t5), head=f"{head}:MeanMax")
