@@ -71,6 +71,25 @@ def test_a_plan_leaves_nothing_open(rows: int, batch_size: int, width: int, prob
     assert len(plan.reasons) == (2 if probed else 3)
 
 
+@pytest.mark.parametrize(
+    ("labels", "rows", "probed", "epochs"),
+    [
+        (2, 2862, True, 4), (10, 2400, True, 4), (77, 2700, True, 8), (50, 2700, True, 5), (2, 2862, False, 12),
+        (2, 200, True, 15), (77, 9003, True, 3),
+    ],
+)  # fmt: skip
+def test_epochs_follow_from_rows_and_labels(labels: int, rows: int, probed: bool, epochs: int) -> None:
+    label_set = LabelSet(tuple(f"label {number}" for number in range(labels)))
+    plan = make_plan(TrainConfig(), label_set, rows=rows, width=384, pass_tokens=4096, probed=probed)
+    assert plan.config.epochs == epochs
+
+
+def test_texts_with_several_labels_are_read_as_often_however_few_labels_there_are() -> None:
+    several = LabelSet(("a", "b"), "multi")
+    plan = make_plan(TrainConfig(), several, rows=2862, width=384, pass_tokens=4096, probed=True)
+    assert plan.config.epochs == 7
+
+
 def test_what_is_given_is_kept() -> None:
     given_config = TrainConfig(
         epochs=0.5, learning_rate=1e-3, head_learning_rate=1e-5, eval_every=7, metric="mcc", label_smoothing=0

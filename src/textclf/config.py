@@ -216,8 +216,8 @@ class TrainConfig:
     """How the model learns."""
 
     epochs: float | None = None
-    """Passes over train. None: from 3 to 15, as many as make about 600 steps, or 1,000 where the head starts from
-    nothing. 0: the linear probe alone."""
+    """Passes over train. None: from 3 to 15, as many as make about 300 steps, with more than 37 labels up to 600, or 1,000
+    where the head starts from nothing. 0: the linear probe alone."""
     probe: bool = True
     """Start the head from a linear probe: logistic regression on the pretrained features. Never end below it."""
     baselines: bool = True

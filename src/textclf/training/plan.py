@@ -12,8 +12,11 @@ from textclf.labels import LabelSet
 from textclf.metrics import judged_by, metrics_of
 from textclf.model.losses import label_smoothing
 
-STEPS_WANTED = 600
-"""Optimizer steps that a fine-tuning from a linear probe wants at least; see docs/explanation/defaults.md."""
+STEPS_WANTED = (300, 600)
+"""Optimizer steps that a fine-tuning from a linear probe wants at least: with few labels, and with many; see
+docs/explanation/defaults.md."""
+STEPS_PER_LABEL = 8
+"""What a label wants of them, between these two numbers."""
 STEPS_WANTED_AFRESH = 1000
 """The same of one whose head starts from nothing."""
 
@@ -64,7 +67,7 @@ def make_plan(
     steps_per_epoch = math.ceil(rows / config.batch_size)
     epochs = config.epochs
     if epochs is None:
-        wanted = STEPS_WANTED if probed else STEPS_WANTED_AFRESH
+        wanted = steps_wanted(label_set) if probed else STEPS_WANTED_AFRESH
         epochs = float(min(15, max(3, math.ceil(wanted / steps_per_epoch))))
         reasons.append(
             f"{epochs:g} epochs: {steps_per_epoch} steps each, about {wanted} are wanted, from 3 to 15 epochs"
@@ -92,6 +95,12 @@ def make_plan(
         micro_batch_tokens=config.micro_batch_tokens or pass_tokens,
     )
     return Plan(resolved, steps_per_epoch, steps, eval_every, tuple(reasons) if steps else ())
+
+
+def steps_wanted(label_set: LabelSet) -> int:
+    """Optimizer steps that a fine-tuning from a linear probe wants at least."""
+    few, many = STEPS_WANTED
+    return many if label_set.multi else min(many, max(few, STEPS_PER_LABEL * len(label_set)))
 
 
 def default_learning_rate(width: int, *, probed: bool) -> float:
