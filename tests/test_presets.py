@@ -119,6 +119,7 @@ _configs = st.builds(
         micro_batch_tokens=_maybe(_counts),
         warmup=_shares,
         label_smoothing=_shares,
+        r_drop=_maybe(_numbers),
         weight_decay=_numbers,
         max_grad_norm=_numbers,
         patience=_whole,

@@ -216,8 +216,8 @@ class TrainConfig:
     """How the model learns."""
 
     epochs: float | None = None
-    """Passes over train. None: from 3 to 15, as many as make about 300 steps, with more than 37 labels up to 600, or 1,000
-    where the head starts from nothing. 0: the linear probe alone."""
+    """Passes over train. None: from 3 to 15, as many as make about 300 steps, up to 600 with more than 37 labels, or
+    1,000 where the head starts from nothing. 0: the linear probe alone."""
     probe: bool = True
     """Start the head from a linear probe: logistic regression on the pretrained features. Never end below it."""
     baselines: bool = True
@@ -255,6 +255,10 @@ class TrainConfig:
     label_smoothing: float | None = None
     """Share of the target that is spread over all labels, 0 to 1. None: 0.1, which forgives some wrong labels; 0
     where a text may have several labels."""
+    r_drop: float | None = None
+    """Weight of what two passes of a text answer differently, as dropout hides other numbers from each (R-Drop): texts
+    are learnt from more thoroughly, in up to twice the time. 0: one pass. None: 4 where the head starts from a probe,
+    labels are few and texts short; see docs/explanation/defaults.md."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` gives every label the same total say in the loss; where a text may have several, yes and no."""
     metric: Metric | None = None
@@ -287,7 +291,7 @@ class TrainConfig:
             raise ConfigError(f"train.layer_decay is {self.layer_decay}; it is a share, above 0 and up to 1")
         for name in ("batch_size", "micro_batch_size", "micro_batch_tokens", "eval_every", "keep"):
             _at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("weight_decay", "max_grad_norm", "patience", "seed"):
+        for name in ("weight_decay", "max_grad_norm", "patience", "r_drop", "seed"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"train.warmup is {self.warmup}; it is a share of all steps, from 0 up to 1")

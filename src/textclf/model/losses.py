@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,6 +41,25 @@ def make_loss(label_set: LabelSet, *, weights_C: np.ndarray | None = None, label
         ).mean(dim=1)
 
     return binary_cross_entropy if label_set.multi else cross_entropy
+
+
+def with_r_drop(loss: Loss, label_set: LabelSet, weight: float) -> Loss:
+    """The loss of passes that hold every text twice, all of them once more behind the last: (2 * batch,) fp32.
+
+    To that of each comes what both answers differ by, which dropout alone makes them: the mean of both Kullback-Leibler
+    divergences, times `weight` over two, so that the mean over both is half of the loss of R-Drop (Liang et al. 2021,
+    "R-Drop: Regularized Dropout for Neural Networks", equations 1 to 4).
+    """
+
+    def of_both(logits_BC: Tensor, targets_B: Tensor) -> Tensor:
+        one_BC, other_BC = logits_BC.float().chunk(2)
+        probs_BC = torch.sigmoid if label_set.multi else partial(torch.softmax, dim=1)
+        # The sum of both divergences: what logits have in common falls out, as the probabilities have one sum.
+        each_BC = (probs_BC(one_BC) - probs_BC(other_BC)) * (one_BC - other_BC)
+        apart_B = each_BC.mean(dim=1) if label_set.multi else each_BC.sum(dim=1)
+        return loss(logits_BC, targets_B) + weight / 4 * apart_B.repeat(2)
+
+    return of_both
 
 
 def label_smoothing(label_set: LabelSet) -> float:

@@ -11,7 +11,7 @@ from textclf.answers import Answers
 from textclf.data.batching import Batch, Packed, collate, epoch_steps, micro_batches, pack, packed_batches
 from textclf.data.forms import answers_of
 from textclf.metrics import AnyMetrics
-from textclf.model.losses import balanced_weights, make_loss
+from textclf.model.losses import balanced_weights, make_loss, with_r_drop
 from textclf.model.scoring import score
 from textclf.training.events import Observer, Phase, ignore
 from textclf.training.loop import Learning
@@ -28,7 +28,11 @@ def make_learning(bench: Workbench) -> Learning:
     weights_C = balanced_weights(label_set, bench.targets["train"]) if train.class_weights == "balanced" else None
     lengths_N, pad_id = encoded.lengths, bench.classifier.pad_id
     assert train.micro_batch_tokens is not None and train.label_smoothing is not None
-    max_tokens, max_rows = train.micro_batch_tokens, train.micro_batch_size
+    copies = 2 if train.r_drop else 1
+    max_tokens, max_rows = train.micro_batch_tokens // copies, train.micro_batch_size
+    if max_rows is not None:
+        max_rows = max(1, max_rows // copies)
+    loss = make_loss(label_set, weights_C=weights_C, label_smoothing=train.label_smoothing)
 
     def order(epoch: int) -> list[np.ndarray]:
         return epoch_steps(
@@ -43,6 +47,7 @@ def make_learning(bench: Workbench) -> Learning:
             cuts = micro_batches(rows, lengths_N, max_tokens=max_tokens, max_rows=max_rows, max_padding=max_padding)
         if parts > 1:
             cuts = [piece for cut in cuts for piece in np.array_split(cut, min(parts, len(cut)))]
+        cuts = [np.tile(cut, copies) for cut in cuts]
         if bench.packs:
             return [pack(encoded, cut, pad_id=pad_id) for cut in cuts]
         return [collate(encoded, cut, pad_id=pad_id) for cut in cuts]
@@ -61,13 +66,14 @@ def make_learning(bench: Workbench) -> Learning:
         targets=targets,
         order=order,
         batches=batches,
-        tokens=len(encoded.ids),
+        tokens=copies * len(encoded.ids),
         validate=validate,
-        loss=make_loss(label_set, weights_C=weights_C, label_smoothing=train.label_smoothing),
+        loss=with_r_drop(loss, label_set, train.r_drop) if train.r_drop else loss,
         validation_tokens=validation_tokens,
         final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train")
         + (_WALK * validation_tokens if train.interpolate and bench.baseline and bench.plan.steps else 0),
         baseline=bench.baseline,
+        copies=copies,
         weights=weights,
         texts=encoded.text,
     )

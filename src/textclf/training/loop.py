@@ -44,10 +44,11 @@ class Learning:
     """What a run learns from, and how to judge the classifier.
 
     targets: as `LabelSet.targets` has them. order: epoch -> the rows of its steps. batches: rows of a step, pieces
-    -> its forward passes, each cut into so many pieces. tokens: of all training texts. validate: scores validation,
-    telling how far it is. validation_tokens: what it scores. final_tokens: what is scored after the loop. baseline:
-    the classifier can answer already, so it is judged before the first step. weights: (rows,) float32, what each row
-    counts in the loss, 1 on average; None: all alike. texts: (rows,) the text of each row; None: row N is text N.
+    -> its forward passes, each cut into so many pieces. copies: how often a pass holds each of its rows. tokens: that
+    the passes of an epoch hold. validate: scores validation, telling how far it is. validation_tokens: what it scores.
+    final_tokens: what is scored after the loop. baseline: the classifier can answer already, so it is judged before
+    the first step. weights: (rows,) float32, what each row counts in the loss, 1 on average; None: all alike. texts:
+    (rows,) the text of each row; None: row N is text N.
     """
 
     targets: np.ndarray
@@ -59,6 +60,7 @@ class Learning:
     validation_tokens: int
     final_tokens: int
     baseline: bool
+    copies: int = 1
     weights: np.ndarray | None = None
     texts: np.ndarray | None = None
 
@@ -160,7 +162,7 @@ def fit(
                     loss_B = learning.loss(logits, targets_B)
                     if learning.weights is not None:
                         loss_B = loss_B * on_device(learning.weights[batch.rows], loss_B.device)
-                    loss = loss_B.sum() / len(rows)
+                    loss = loss_B.sum() / (len(rows) * learning.copies)
                     scaler.scale(loss).backward()
                     step_loss += loss.detach()
                     this.passes.append((batch.rows, loss_B.detach()))
@@ -168,7 +170,7 @@ def fit(
             except RuntimeError as err:
                 if not is_out_of_memory(err):
                     raise
-                if max(len(batch.rows) for batch in batches) == 1:
+                if max(len(batch.rows) for batch in batches) == learning.copies:
                     raise ResourceError(
                         f"out of memory on {device.torch_device} at step {progress.step + 1}, with one text at a time; "
                         f"kept: {_kept(checkpoints)}",

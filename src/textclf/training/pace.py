@@ -13,8 +13,8 @@ from textclf.training.plan import Plan
 class Pace:
     """The clock of a run that began `progress.seconds` ago, and looks at `progress` to see how far it is.
 
-    tokens: of all training texts. validation_tokens: what an evaluation scores; final_tokens: what is scored after the
-    loop.
+    tokens: that the passes of an epoch hold. validation_tokens: what an evaluation scores; final_tokens: what is scored
+    after the loop.
     """
 
     def __init__(
