@@ -169,7 +169,8 @@ def _capabilities() -> dict[str, object]:
 def _describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}"
-    return {"cpu": f"CPU, {torch.get_num_threads()} threads", "mps": "Apple GPU (MPS)"}[device.type]
+    threads = torch.get_num_threads()
+    return {"cpu": f"CPU, {threads} thread{'s' * (threads > 1)}", "mps": "Apple GPU (MPS)"}[device.type]
 
 
 def is_out_of_memory(err: RuntimeError) -> bool:
