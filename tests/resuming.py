@@ -17,15 +17,20 @@ from textclf.errors import InterruptedRun
 from textclf.training.events import Event, StepDone
 
 
-def stop_and_resume(base: Path, data: Path, out: Path, *, stop_at: int, **settings: Any) -> tuple[InterruptedRun, Run]:
-    """Finetune, send SIGTERM after step `stop_at`, and finetune again: what was raised, and the finished run."""
+def finetune_until(base: Path, data: Path, out: Path, *, step: int, **settings: Any) -> None:
+    """Finetune, and send SIGTERM after this step; raises InterruptedRun."""
 
     def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == stop_at:
+        if isinstance(event, StepDone) and event.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    textclf.finetune(base, data, out=out, on_event=stop, **settings)
+
+
+def stop_and_resume(base: Path, data: Path, out: Path, *, stop_at: int, **settings: Any) -> tuple[InterruptedRun, Run]:
+    """Finetune, send SIGTERM after step `stop_at`, and finetune again: what was raised, and the finished run."""
     with pytest.raises(InterruptedRun) as caught:
-        textclf.finetune(base, data, out=out, on_event=stop, **settings)
+        finetune_until(base, data, out, step=stop_at, **settings)
     return caught.value, textclf.finetune(base, data, out=out, **settings)
 
 

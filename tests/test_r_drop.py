@@ -14,14 +14,16 @@ from transformers import AutoTokenizer
 
 import textclf
 import tiny_models
-from resuming import same_weights, stop_and_resume
+from resuming import finetune_until, same_weights, stop_and_resume
 from test_finetune import FAST, weights
 from textclf.artifact import folder
 from textclf.artifact.runs import Run
 from textclf.config import TrainConfig
+from textclf.errors import InterruptedRun
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
 from textclf.model.losses import make_loss, with_r_drop
+from textclf.training import plan as plan_module
 from textclf.training.plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("no_graph")
@@ -69,6 +71,40 @@ def test_without_dropout_it_learns_what_one_pass_learns(
         assert torch.allclose(tensor, weights(twice)[name], atol=2e-4), name
 
 
+def test_labels_count_there_as_they_do_elsewhere() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, generator=generator) * 3
+    labels, targets, counts = LabelSet(NAMES), torch.tensor([0, 2, 0, 2]), np.array([0.5, 1.0, 3.0])
+    plain = with_r_drop(make_loss(labels), labels, 5.0)(logits, targets)
+    counted = with_r_drop(make_loss(labels, weights_C=counts), labels, 5.0, weights_C=counts)(logits, targets)
+    assert torch.allclose(counted, plain * torch.tensor([0.5, 3.0, 0.5, 3.0]), atol=1e-5)
+
+
+def test_a_pass_holds_a_text_twice_at_least(tiny_base: Path, tiny_csv: Path) -> None:
+    runs = [textclf.finetune(tiny_base, tiny_csv, r_drop=4, **FAST, **one) for one in BOUNDS]
+    assert all(run.state == "done" for run in runs)
+
+
+BOUNDS: list[dict[str, Any]] = [{"micro_batch_tokens": 1}, {"micro_batch_size": 1}]
+
+
+def test_a_run_ends_as_it_began_though_other_steps_would_be_chosen_now(
+    tiny_base: Path, tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"batch_size": 16, "precision": "fp32", "eval_every": 2}
+    with monkeypatch.context() as before:
+        before.setattr(plan_module, "STEPS_WANTED", (40, 40))
+        before.setattr(plan_module, "R_DROP", 2.0)
+        straight = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "straight", **settings)
+        with pytest.raises(InterruptedRun):
+            finetune_until(tiny_base, tiny_csv, tmp_path / "stopped", step=30, **settings)
+    with monkeypatch.context() as later:
+        later.setattr(plan_module, "STEPS_WANTED", (10, 10))
+        resumed = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "stopped", **settings)
+    assert resumed.config["train"] == straight.config["train"] and resumed.document["step"] == straight.document["step"]
+    assert same_weights(straight, resumed)
+
+
 def test_answers_depend_less_on_what_is_dropped(tiny_base: Path, tiny_csv: Path) -> None:
     settings = {"epochs": 12, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32", "probe": False}
     texts = [text for text, _ in tiny_models.rows(200)]
@@ -105,7 +141,8 @@ PLAN: dict[str, Any] = {
     ("labels", "change", "weight"),
     [
         (3, {}, 4.0), (37, {}, 4.0), (38, {}, 0.0), (3, {"probed": False}, 0.0), (3, {"has_dropout": False}, 0.0),
-        (3, {"tokens": 64_000}, 4.0), (3, {"tokens": 64_001}, 0.0), (3, {"tokens": 64_001, "pass_tokens": 16_384}, 4.0),
+        (3, {"tokens": 64_000}, 4.0), (3, {"tokens": 64_001}, 0.0), (3, {"tokens": 64_001, "pass_tokens": 16_384}, 0.0),
+        (3, {"questions": True}, 0.0),
     ],
 )  # fmt: skip
 def test_it_is_for_few_labels_and_short_texts(labels: int, change: dict[str, Any], weight: float) -> None:
@@ -116,6 +153,9 @@ def test_it_is_for_few_labels_and_short_texts(labels: int, change: dict[str, Any
     assert make_plan(TrainConfig(r_drop=0.5), label_set, **{**PLAN, **change}).config.r_drop == 0.5
     several = LabelSet(("a", "b"), "multi")
     assert make_plan(TrainConfig(), several, **{**PLAN, **change}).config.r_drop == 0
+    # One text a pass is asked for, and with no step nothing is read.
+    for config in (TrainConfig(micro_batch_size=1), TrainConfig(epochs=0)):
+        assert make_plan(config, label_set, **{**PLAN, **change}).config.r_drop == 0
 
 
 def test_a_run_says_and_keeps_what_was_chosen(tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:

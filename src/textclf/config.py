@@ -233,7 +233,8 @@ class TrainConfig:
     batch_size: int = 32
     """Texts per optimizer step."""
     micro_batch_size: int | None = None
-    """Texts per forward pass; gradients add up to batch_size. None: only micro_batch_tokens bounds it."""
+    """Texts per forward pass, those that are read twice counted twice; gradients add up to batch_size. None: only
+    micro_batch_tokens bounds it."""
     micro_batch_tokens: int | None = None
     """Tokens per forward pass, padding included: what bounds memory. One text always passes, however long.
     None: 4,096 on a CPU, where longer passes are no faster, else 16,384."""
@@ -257,8 +258,8 @@ class TrainConfig:
     where a text may have several labels."""
     r_drop: float | None = None
     """Weight of what two passes of a text answer differently, as dropout hides other numbers from each (R-Drop): texts
-    are learnt from more thoroughly, in up to twice the time. 0: one pass. None: 4 where the head starts from a probe,
-    labels are few and texts short; see docs/explanation/defaults.md."""
+    are learnt from more thoroughly, in up to twice the time. 0: one pass. None: 4 where the head knows the labels
+    already, as after a probe, labels are few and texts short; see docs/explanation/defaults.md."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` gives every label the same total say in the loss; where a text may have several, yes and no."""
     metric: Metric | None = None

@@ -124,7 +124,7 @@ class Classifier(nn.Module):
 
     @property
     def has_dropout(self) -> bool:
-        """Whether the backbone drops numbers as it learns, and so answers differently from pass to pass."""
+        """Whether a layer of the backbone drops numbers as it learns."""
         return any(isinstance(one, nn.Dropout) and one.p > 0 for one in self.network.base_model.modules())
 
     @property

@@ -43,13 +43,15 @@ def make_loss(label_set: LabelSet, *, weights_C: np.ndarray | None = None, label
     return binary_cross_entropy if label_set.multi else cross_entropy
 
 
-def with_r_drop(loss: Loss, label_set: LabelSet, weight: float) -> Loss:
+def with_r_drop(loss: Loss, label_set: LabelSet, weight: float, *, weights_C: np.ndarray | None = None) -> Loss:
     """The loss of passes that hold every text twice, all of them once more behind the last: (2 * batch,) fp32.
 
     To that of each comes what both answers differ by, which dropout alone makes them: the mean of both Kullback-Leibler
     divergences, times `weight` over two, so that the mean over both is half of the loss of R-Drop (Liang et al. 2021,
-    "R-Drop: Regularized Dropout for Neural Networks", equations 1 to 4).
+    "R-Drop: Regularized Dropout for Neural Networks", equations 1 to 4). weights_C: what labels count there too, where
+    a text has one.
     """
+    weight_C = torch.from_numpy(weights_C.astype(np.float32)) if weights_C is not None and not label_set.multi else None
 
     def of_both(logits_BC: Tensor, targets_B: Tensor) -> Tensor:
         one_BC, other_BC = logits_BC.float().chunk(2)
@@ -57,7 +59,10 @@ def with_r_drop(loss: Loss, label_set: LabelSet, weight: float) -> Loss:
         # The sum of both divergences: what logits have in common falls out, as the probabilities have one sum.
         each_BC = (probs_BC(one_BC) - probs_BC(other_BC)) * (one_BC - other_BC)
         apart_B = each_BC.mean(dim=1) if label_set.multi else each_BC.sum(dim=1)
-        return loss(logits_BC, targets_B) + weight / 4 * apart_B.repeat(2)
+        both_B = weight / 4 * apart_B.repeat(2)
+        if weight_C is not None:
+            both_B = both_B * weight_C.to(both_B.device)[targets_B]
+        return loss(logits_BC, targets_B) + both_B
 
     return of_both
 

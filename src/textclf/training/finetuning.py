@@ -111,13 +111,25 @@ def _run(
             return run
     with runs.locked(run):
         try:
-            return _train(run, assemble(request, on_event, shared=shared), on_event, asked)
+            return _train(run, assemble(_as_begun(request, run), on_event, shared=shared), on_event, asked)
         except KeyboardInterrupt:  # not a failure
             _close(run, state="paused")
             raise
         except TextclfError as err:
             _close(run, state="failed", message=err.message)
             raise
+
+
+def _as_begun(request: RunConfig, run: Run) -> RunConfig:
+    """The request with what was chosen when the run began: what chooses may have changed since, or the device."""
+    if checkpoint.newest(run.folder / runs.CHECKPOINTS)[0] is None:
+        return request
+    chosen = {"r_drop": 0.0, **run.config["train"]}  # runs that began before there was any have none
+    return replace(request, train=replace(request.train, **{name: chosen[name] for name in _CHOSEN if name in chosen}))
+
+
+_CHOSEN = ("epochs", "learning_rate", "head_learning_rate", "label_smoothing", "r_drop")
+"""Settings that are chosen where they are open, and that a run keeps to its end."""
 
 
 def _close(run: Run, **changes: Any) -> None:

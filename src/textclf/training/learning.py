@@ -29,7 +29,7 @@ def make_learning(bench: Workbench) -> Learning:
     lengths_N, pad_id = encoded.lengths, bench.classifier.pad_id
     assert train.micro_batch_tokens is not None and train.label_smoothing is not None
     copies = 2 if train.r_drop else 1
-    max_tokens, max_rows = train.micro_batch_tokens // copies, train.micro_batch_size
+    max_tokens, max_rows = max(1, train.micro_batch_tokens // copies), train.micro_batch_size
     if max_rows is not None:
         max_rows = max(1, max_rows // copies)
     loss = make_loss(label_set, weights_C=weights_C, label_smoothing=train.label_smoothing)
@@ -68,7 +68,7 @@ def make_learning(bench: Workbench) -> Learning:
         batches=batches,
         tokens=copies * len(encoded.ids),
         validate=validate,
-        loss=with_r_drop(loss, label_set, train.r_drop) if train.r_drop else loss,
+        loss=with_r_drop(loss, label_set, train.r_drop, weights_C=weights_C) if train.r_drop else loss,
         validation_tokens=validation_tokens,
         final_tokens=sum(len(part.ids) for split, part in bench.encoded.items() if split != "train")
         + (_WALK * validation_tokens if train.interpolate and bench.baseline and bench.plan.steps else 0),

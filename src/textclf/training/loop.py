@@ -174,7 +174,8 @@ def fit(
                     raise ResourceError(
                         f"out of memory on {device.torch_device} at step {progress.step + 1}, with one text at a time; "
                         f"kept: {_kept(checkpoints)}",
-                        hint="lower --max-length, or add --gradient-checkpointing",
+                        hint="lower --max-length, or add --gradient-checkpointing"
+                        + (" or --set train.r_drop=0, as each text is read twice" if learning.copies > 1 else ""),
                     ) from err
             # The same texts in the same order, in passes of half the size; what the first try left is thrown away.
             optimizer.zero_grad(set_to_none=True)

@@ -22,6 +22,8 @@ STEPS_WANTED_AFRESH = 1000
 
 R_DROP = 4.0
 """Weight of R-Drop where it is worth its time; see docs/explanation/defaults.md."""
+SHORT = 64
+"""Tokens of a text, in the mean, up to which it is: reading long texts twice takes twice as long."""
 
 LORA_FACTOR = 10
 """Adapters learn best at about ten times the rate of full fine-tuning ("LoRA Without Regret", Schulman et al. 2025)."""
@@ -56,11 +58,12 @@ def make_plan(
     lora: bool = False,
     tokens: int = 0,
     has_dropout: bool = False,
+    questions: bool = False,
 ) -> Plan:
     """Resolve a config for `rows` training texts and a backbone whose hidden states have `width` numbers.
 
     pass_tokens: what a forward pass on the device at hand takes best. probed: the head starts from a linear probe.
-    tokens: of all training texts. has_dropout: the backbone answers differently from pass to pass as it learns.
+    tokens: of all training texts. has_dropout: the backbone has it. questions: rows are choices of questions.
     Raises UsageError for a metric that the labels are not measured by.
     """
     reasons = []
@@ -73,7 +76,7 @@ def make_plan(
     steps_per_epoch = math.ceil(rows / config.batch_size)
     epochs = config.epochs
     if epochs is None:
-        wanted = steps_wanted(label_set) if probed else STEPS_WANTED_AFRESH
+        wanted = steps_wanted(label_set, questions=questions) if probed else STEPS_WANTED_AFRESH
         epochs = float(min(15, max(3, math.ceil(wanted / steps_per_epoch))))
         reasons.append(
             f"{epochs:g} epochs: {steps_per_epoch} steps each, about {wanted} are wanted, from 3 to 15 epochs"
@@ -91,9 +94,9 @@ def make_plan(
             reasons.append(f"head's learning rate {head_rate:.2g}: the head starts from nothing")
     r_drop = config.r_drop
     if r_drop is None:
-        few_labels = not label_set.multi and steps_wanted(label_set) == STEPS_WANTED[0]
-        short = 2 * tokens / rows * config.batch_size <= pass_tokens  # a step twice is still one pass
-        r_drop = R_DROP if probed and has_dropout and few_labels and short else 0.0
+        few_labels = steps_wanted(label_set, questions=questions) == STEPS_WANTED[0]
+        worthwhile = steps and probed and has_dropout and few_labels and tokens <= SHORT * rows
+        r_drop = R_DROP if worthwhile and config.micro_batch_size != 1 else 0.0
         if r_drop:
             reasons.append(f"each text twice a step (R-Drop {r_drop:g}): few labels, short texts")
     eval_every = config.eval_every or steps_per_epoch
@@ -111,10 +114,10 @@ def make_plan(
     return Plan(resolved, steps_per_epoch, steps, eval_every, tuple(reasons) if steps else ())
 
 
-def steps_wanted(label_set: LabelSet) -> int:
+def steps_wanted(label_set: LabelSet, *, questions: bool = False) -> int:
     """Optimizer steps that a fine-tuning from a linear probe wants at least."""
     few, many = STEPS_WANTED
-    return many if label_set.multi else min(many, max(few, STEPS_PER_LABEL * len(label_set)))
+    return many if label_set.multi or questions else min(many, max(few, STEPS_PER_LABEL * len(label_set)))
 
 
 def default_learning_rate(width: int, *, probed: bool) -> float:
