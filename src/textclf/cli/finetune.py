@@ -122,7 +122,9 @@ def finetune(
     epochs: Annotated[
         float | None,
         typer.Option(
-            help="Passes over train. Default: by its rows and labels, 3 to 15.", show_default=False, rich_help_panel=_LEARNING
+            help="Passes over train. Default: by its rows and labels, 3 to 15.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
         ),
     ] = None,
     learning_rate: Annotated[
