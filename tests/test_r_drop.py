@@ -18,13 +18,11 @@ from resuming import finetune_until, same_weights, stop_and_resume
 from test_finetune import FAST, weights
 from textclf.artifact import folder
 from textclf.artifact.runs import Run
-from textclf.config import TrainConfig
 from textclf.errors import InterruptedRun
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
 from textclf.model.losses import make_loss, with_r_drop
 from textclf.training import plan as plan_module
-from textclf.training.plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("no_graph")
 
@@ -94,7 +92,6 @@ def test_a_run_ends_as_it_began_though_other_steps_would_be_chosen_now(
     settings = {"batch_size": 16, "precision": "fp32", "eval_every": 2}
     with monkeypatch.context() as before:
         before.setattr(plan_module, "STEPS_WANTED", (40, 40))
-        before.setattr(plan_module, "R_DROP", 2.0)
         straight = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "straight", **settings)
         with pytest.raises(InterruptedRun):
             finetune_until(tiny_base, tiny_csv, tmp_path / "stopped", step=30, **settings)
@@ -130,42 +127,3 @@ def test_a_resumed_run_ends_with_the_same_bits(tiny_base: Path, tiny_csv: Path, 
     straight = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "straight", **settings)
     _, resumed = stop_and_resume(tiny_base, tiny_csv, tmp_path / "stopped", stop_at=4, **settings)
     assert same_weights(straight, resumed)
-
-
-PLAN: dict[str, Any] = {
-    "rows": 1000, "tokens": 14_000, "width": 384, "pass_tokens": 4096, "probed": True, "has_dropout": True
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("labels", "change", "weight"),
-    [
-        (3, {}, 4.0), (37, {}, 4.0), (38, {}, 0.0), (3, {"probed": False}, 0.0), (3, {"has_dropout": False}, 0.0),
-        (3, {"tokens": 64_000}, 4.0), (3, {"tokens": 64_001}, 0.0), (3, {"tokens": 64_001, "pass_tokens": 16_384}, 0.0),
-        (3, {"questions": True}, 0.0),
-    ],
-)  # fmt: skip
-def test_it_is_for_few_labels_and_short_texts(labels: int, change: dict[str, Any], weight: float) -> None:
-    label_set = LabelSet(tuple(f"label {number}" for number in range(labels)))
-    plan = make_plan(TrainConfig(), label_set, **{**PLAN, **change})
-    assert plan.config.r_drop == weight
-    assert any("R-Drop" in reason for reason in plan.reasons) == bool(weight)
-    assert make_plan(TrainConfig(r_drop=0.5), label_set, **{**PLAN, **change}).config.r_drop == 0.5
-    several = LabelSet(("a", "b"), "multi")
-    assert make_plan(TrainConfig(), several, **{**PLAN, **change}).config.r_drop == 0
-    # One text a pass is asked for, and with no step nothing is read.
-    for config in (TrainConfig(micro_batch_size=1), TrainConfig(epochs=0)):
-        assert make_plan(config, label_set, **{**PLAN, **change}).config.r_drop == 0
-
-
-def test_a_run_says_and_keeps_what_was_chosen(tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    run = textclf.finetune(tiny_base, tiny_csv, epochs=1, on_event=lambda event: said.append(str(event)))
-    assert run.config["train"]["r_drop"] == 4.0
-    assert any("R-Drop" in line for line in said)
-    still = tiny_models.pretrained(tmp_path / "still")
-    config = json.loads((still / "config.json").read_text())
-    config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    (still / "config.json").write_text(json.dumps(config))
-    assert textclf.finetune(still, tiny_csv, epochs=1).config["train"]["r_drop"] == 0
-    assert np.isfinite(run.metrics["validation"]["loss"])

@@ -124,11 +124,11 @@ def _as_begun(request: RunConfig, run: Run) -> RunConfig:
     """The request with what was chosen when the run began: what chooses may have changed since, or the device."""
     if checkpoint.newest(run.folder / runs.CHECKPOINTS)[0] is None:
         return request
-    chosen = {"r_drop": 0.0, **run.config["train"]}  # runs that began before there was any have none
+    chosen = run.config["train"]
     return replace(request, train=replace(request.train, **{name: chosen[name] for name in _CHOSEN if name in chosen}))
 
 
-_CHOSEN = ("epochs", "learning_rate", "head_learning_rate", "label_smoothing", "r_drop")
+_CHOSEN = ("epochs", "learning_rate", "head_learning_rate", "label_smoothing")
 """Settings that are chosen where they are open, and that a run keeps to its end."""
 
 

@@ -20,11 +20,6 @@ STEPS_PER_LABEL = 8
 STEPS_WANTED_AFRESH = 1000
 """The same of one whose head starts from nothing."""
 
-R_DROP = 4.0
-"""Weight of R-Drop where it is worth its time; see docs/explanation/defaults.md."""
-SHORT = 64
-"""Tokens of a text, in the mean, up to which it is: reading long texts twice takes twice as long."""
-
 LORA_FACTOR = 10
 """Adapters learn best at about ten times the rate of full fine-tuning ("LoRA Without Regret", Schulman et al. 2025)."""
 
@@ -56,14 +51,12 @@ def make_plan(
     pass_tokens: int,
     probed: bool,
     lora: bool = False,
-    tokens: int = 0,
-    has_dropout: bool = False,
     questions: bool = False,
 ) -> Plan:
     """Resolve a config for `rows` training texts and a backbone whose hidden states have `width` numbers.
 
     pass_tokens: what a forward pass on the device at hand takes best. probed: the head starts from a linear probe.
-    tokens: of all training texts. has_dropout: the backbone has it. questions: rows are choices of questions.
+    questions: rows are choices of questions.
     Raises UsageError for a metric that the labels are not measured by.
     """
     reasons = []
@@ -92,17 +85,9 @@ def make_plan(
         head_rate = rate if probed else max(rate, min(10 * rate, 3e-3))
         if not probed:
             reasons.append(f"head's learning rate {head_rate:.2g}: the head starts from nothing")
-    r_drop = config.r_drop
-    if r_drop is None:
-        few_labels = steps_wanted(label_set, questions=questions) == STEPS_WANTED[0]
-        worthwhile = steps and probed and has_dropout and few_labels and tokens <= SHORT * rows
-        r_drop = R_DROP if worthwhile and config.micro_batch_size != 1 else 0.0
-        if r_drop:
-            reasons.append(f"each text twice a step (R-Drop {r_drop:g}): few labels, short texts")
     eval_every = config.eval_every or steps_per_epoch
     resolved = replace(
         config,
-        r_drop=r_drop,
         epochs=epochs,
         learning_rate=rate,
         head_learning_rate=head_rate,
