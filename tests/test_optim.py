@@ -92,7 +92,7 @@ def test_texts_with_several_labels_are_read_as_often_however_few_labels_there_ar
 
 def test_what_is_given_is_kept() -> None:
     given_config = TrainConfig(
-        epochs=0.5, learning_rate=1e-3, head_learning_rate=1e-5, eval_every=7, metric="mcc", label_smoothing=0, r_drop=0
+        epochs=0.5, learning_rate=1e-3, head_learning_rate=1e-5, eval_every=7, metric="mcc", label_smoothing=0
     )
     plan = make_plan(given_config, LABELS, rows=1000, width=768, pass_tokens=4096, probed=False)
     assert plan.config == replace(given_config, micro_batch_tokens=4096) and plan.reasons == ()

@@ -45,6 +45,7 @@ def _line(setting: Setting, name: str, settings: dict[str, Any]) -> Line:
         for rate in TUNED_RATES
     ]  # fmt: skip
     contenders += [Contender("textclf", "accuracy:of_textclf", {**source, "how": {}})]
+    contenders += [Contender("textclf, r_drop 4", "accuracy:of_textclf", {**source, "how": {"r_drop": 4.0}})]
     contenders += [Contender("textclf --fast", "accuracy:of_textclf", {**source, "how": {"epochs": 0}})]
     return Line(
         name=f"accuracy-{name}",

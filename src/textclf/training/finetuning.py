@@ -121,11 +121,9 @@ def _run(
 
 
 def _as_begun(request: RunConfig, run: Run) -> RunConfig:
-    """The request with what was chosen when the run began: what chooses may have changed since, or the device."""
-    if checkpoint.newest(run.folder / runs.CHECKPOINTS)[0] is None:
-        return request
+    """The request with what was chosen when the run began, if it got so far: what chooses may be another version."""
     chosen = run.config["train"]
-    return replace(request, train=replace(request.train, **{name: chosen[name] for name in _CHOSEN if name in chosen}))
+    return replace(request, train=replace(request.train, **{name: chosen[name] for name in _CHOSEN}))
 
 
 _CHOSEN = ("epochs", "learning_rate", "head_learning_rate", "label_smoothing")
