@@ -152,6 +152,9 @@ class ModelConfig:
     """Numbers in a hidden layer (GELU) of a pooled head. None: no such layer, the same as 0."""
     head_dropout: float | None = None
     """Share of the numbers dropped before each layer of a pooled head, 0 to 1. None: the pretrained model's own."""
+    add_symbols: bool = True
+    """Give emoji and other symbols of the training texts that the tokenizer does not know tokens of their own; see
+    docs/explanation/defaults.md. Never with LoRA, whose adapters belong to the pretrained vocabulary."""
     prompt: str | None = None
     """Words around every text, `Classify: {text}`; kept with the model, which puts them there in prediction too."""
     freeze: int | Literal["embeddings"] | None = None

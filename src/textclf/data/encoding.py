@@ -288,6 +288,13 @@ def id_type(tokenizer: Tokenizer) -> np.dtype:
     return np.dtype(np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32)
 
 
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The token that stands for what the vocabulary has no token for; None where there is none."""
+    names = [getattr(tokenizer.model, "unk_token", None), "<unk>", "[UNK]"]  # a Unigram model does not say its own
+    ids = (tokenizer.token_to_id(name) for name in names if name)
+    return next((index for index in ids if index is not None), None)
+
+
 def _gathered(chunks: Iterable[Chunk], dtype: np.dtype) -> Encoded:
     parts = [Chunk(np.zeros(0, dtype), np.zeros(0, np.int64), np.zeros(0, bool)), *chunks]
     return Encoded(
@@ -326,7 +333,7 @@ class _Frame:
                 self.middle = tokenizer.encode("\n", add_special_tokens=False).ids or [0]
                 self.second_from = None if self.second_from is None else self.second_from + len(self.middle)
         self.size = len(self.prefix) + len(self.middle) + len(self.suffix)
-        unknown = _unknown_id(tokenizer)
+        unknown = unknown_id(tokenizer)
         added = tokenizer.get_added_tokens_decoder()
         # The unknown token is special, but stands in ordinary texts.
         self._special = sorted(index for index, token in added.items() if token.special and index != unknown)
@@ -407,9 +414,3 @@ class _Frame:
         # though added tokens are split.
         read = np.isin(ids, self._special)
         return np.where(read, self._unknown, ids) if read.any() else ids
-
-
-def _unknown_id(tokenizer: Tokenizer) -> int | None:
-    names = [getattr(tokenizer.model, "unk_token", None), "<unk>", "[UNK]"]  # a Unigram model does not say its own
-    ids = (tokenizer.token_to_id(name) for name in names if name)
-    return next((index for index in ids if index is not None), None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from textclf.artifact import screening
+from textclf.data.encoding import settle
 from textclf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _stand_in(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 def _ending(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Special tokens that every text ends in: what follows its last character."""
+    settle(backend(tokenizer))  # some files pad every text
     encoding = backend(tokenizer).encode("a")
     inside = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]
     return set(encoding.ids[inside[-1] + 1 :]) if inside else set()

@@ -123,7 +123,12 @@ def _run(
 def _as_begun(request: RunConfig, run: Run) -> RunConfig:
     """The request with what was chosen when the run began, if it got so far: what chooses may be another version."""
     chosen = run.config["train"]
-    return replace(request, train=replace(request.train, **{name: chosen[name] for name in _CHOSEN}))
+    return replace(
+        request,
+        train=replace(request.train, **{name: chosen[name] for name in _CHOSEN}),
+        # A run of a version that had no such setting has the vocabulary of its pretrained model.
+        model=replace(request.model, add_symbols=run.config["model"].get("add_symbols", False)),
+    )
 
 
 _CHOSEN = ("epochs", "learning_rate", "head_learning_rate", "label_smoothing")

@@ -26,6 +26,7 @@ from textclf.model.device import Device, pick_device
 from textclf.model.head_code import is_code, read
 from textclf.model.modeling_textclf import POOLINGS
 from textclf.model.norms import norms_in_autocast
+from textclf.model.symbols import add_symbols, symbols_in, texts_with
 from textclf.model.tokenizer import backend, load_tokenizer
 from textclf.training.events import Notice, Observer, Phase
 from textclf.training.plan import Plan, make_plan
@@ -96,6 +97,9 @@ def assemble(config: RunConfig, observe: Observer, *, shared: Shared | None = No
     classifier = Classifier.from_pretrained(
         base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin, head=config.model.head
     )
+    rows = {split: prepared.rows(split) for split in prepared.splits}
+    if config.model.add_symbols and config.model.lora is None:
+        _add_symbols(classifier, tokenizer, rows["train"], observe)
     if device.kind == "cpu":
         norms_in_autocast(classifier.network)
     if classifier.reading.alone:
@@ -112,7 +116,6 @@ def assemble(config: RunConfig, observe: Observer, *, shared: Shared | None = No
     wanted = config.model.max_length
     if wanted is not None and wanted > limit:
         raise UsageError(f"model.max_length is {wanted}; {base_name} reads at most {limit} tokens")
-    rows = {split: prepared.rows(split) for split in prepared.splits}
     overflow, prompt = config.model.overflow, config.model.prompt
     _check_prompt(prompt, rows["train"], tokenizer, wanted or min(limit, DEFAULT_LENGTH))
     questions = {split: some for split, part in rows.items() if (some := questions_of(part)) is not None}
@@ -237,6 +240,20 @@ def _check_prompt(prompt: str | None, train: Rows, tokenizer: PreTrainedTokenize
     tokens = int(encode([""], backend(tokenizer), prompt=prompt).lengths[0])
     if tokens >= max_length:
         raise UsageError(f"model.prompt takes {tokens} tokens; the model reads {max_length}, text included")
+
+
+def _add_symbols(classifier: Classifier, tokenizer: PreTrainedTokenizerBase, train: Rows, observe: Observer) -> None:
+    columns = [column for column in (train.text_column, train.pair_column) if column is not None]
+    seen = symbols_in(columns)
+    added = add_symbols(classifier.network, tokenizer, seen)
+    if added:
+        texts = texts_with(seen.intersection(added), train.text_column)
+        observe(
+            Notice(
+                f"{texts:,} of {len(train.text_column):,} training texts have symbols that the tokenizer does not "
+                f"know, such as emoji: {len(added):,} become tokens, each beginning as the words of its Unicode name"
+            )
+        )
 
 
 def _encode_train(
