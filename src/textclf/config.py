@@ -259,10 +259,10 @@ class TrainConfig:
     label_smoothing: float | None = None
     """Share of the target that is spread over all labels, 0 to 1. None: 0.1, which forgives some wrong labels; 0
     where a text may have several labels."""
-    r_drop: float = 0.0
-    """Weight of what two passes of a text answer differently, as dropout hides other numbers from each (R-Drop), 4 for
-    example: texts are learnt from more thoroughly, in up to twice the time. 0: one pass. See
-    docs/explanation/defaults.md."""
+    r_drop: float | None = None
+    """Weight of what two passes of a text answer differently, as dropout hides other numbers from each (R-Drop): texts
+    are learnt from more thoroughly, in up to twice the time. 0: one pass. None: 4 where the head knows the labels
+    already, as after a probe, labels are few, texts short and steps 200 or more; see docs/explanation/defaults.md."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` gives every label the same total say in the loss; where a text may have several, yes and no."""
     metric: Metric | None = None

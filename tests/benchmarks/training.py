@@ -210,7 +210,9 @@ def train_with_textclf(texts: str, model: str, device: str, settings: dict[str, 
     try:
         textclf.finetune(
             model, texts, out=Path(tempfile.mkdtemp()) / "run", on_event=watch,
-            epochs=1 + MORE_EPOCHS, test_size=0, device=device, **settings,
+            epochs=1 + MORE_EPOCHS, test_size=0, device=device,
+            r_drop=0,  # the peers read each text once a step; so does the default on banking77's many labels
+            **settings,
         )  # fmt: skip
     except TrainedError:
         return

@@ -123,6 +123,11 @@ class Classifier(nn.Module):
         return int(declared - offset) if declared > 0 else sys.maxsize  # XLNet says -1: there is no end
 
     @property
+    def has_dropout(self) -> bool:
+        """Whether a layer of the backbone drops numbers as it learns."""
+        return any(isinstance(one, nn.Dropout) and one.p > 0 for one in self.network.base_model.modules())
+
+    @property
     def width(self) -> int:
         """Numbers in a hidden state."""
         return int(self.network.config.get_text_config().hidden_size)

@@ -122,7 +122,7 @@ def _run(
 
 def _as_begun(request: RunConfig, run: Run) -> RunConfig:
     """The request with what was chosen when the run began, if it got so far: what chooses may be another version."""
-    chosen = run.config["train"]
+    chosen = {"r_drop": 0.0, **run.config["train"]}  # runs that began before there was any have none
     return replace(
         request,
         train=replace(request.train, **{name: chosen[name] for name in _CHOSEN}),
@@ -131,7 +131,7 @@ def _as_begun(request: RunConfig, run: Run) -> RunConfig:
     )
 
 
-_CHOSEN = ("epochs", "learning_rate", "head_learning_rate", "label_smoothing")
+_CHOSEN = ("epochs", "learning_rate", "head_learning_rate", "label_smoothing", "r_drop")
 """Settings that are chosen where they are open, and that a run keeps to its end."""
 
 

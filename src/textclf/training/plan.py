@@ -13,12 +13,19 @@ from textclf.metrics import judged_by, metrics_of
 from textclf.model.losses import label_smoothing
 
 STEPS_WANTED = (300, 600)
-"""Optimizer steps that a fine-tuning from a linear probe wants at least: with few labels, and with many; see
+"""Optimizer steps that a fine-tuning from a linear probe wants: with few labels, and with many; see
 docs/explanation/defaults.md."""
 STEPS_PER_LABEL = 8
 """What a label wants of them, between these two numbers."""
 STEPS_WANTED_AFRESH = 1000
 """The same of one whose head starts from nothing."""
+
+R_DROP = 4.0
+"""Weight of R-Drop where it is worth its time; see docs/explanation/defaults.md."""
+SHORT = 64
+"""Tokens of a text, in the mean, up to which it is: reading long texts twice takes twice as long."""
+STEPS_FOR_R_DROP = 200
+"""Steps from which on it is: it slows learning down, and fewer have to be used to the full."""
 
 LORA_FACTOR = 10
 """Adapters learn best at about ten times the rate of full fine-tuning ("LoRA Without Regret", Schulman et al. 2025)."""
@@ -51,12 +58,14 @@ def make_plan(
     pass_tokens: int,
     probed: bool,
     lora: bool = False,
+    tokens: int = 0,
+    has_dropout: bool = False,
     questions: bool = False,
 ) -> Plan:
     """Resolve a config for `rows` training texts and a backbone whose hidden states have `width` numbers.
 
     pass_tokens: what a forward pass on the device at hand takes best. probed: the head starts from a linear probe.
-    questions: rows are choices of questions.
+    tokens: of all training texts. has_dropout: the backbone has it. questions: rows are choices of questions.
     Raises UsageError for a metric that the labels are not measured by.
     """
     reasons = []
@@ -70,7 +79,7 @@ def make_plan(
     epochs = config.epochs
     if epochs is None:
         wanted = steps_wanted(label_set, questions=questions) if probed else STEPS_WANTED_AFRESH
-        epochs = float(min(15, max(3, math.ceil(wanted / steps_per_epoch))))
+        epochs = float(min(15, max(3, round(wanted / steps_per_epoch))))
         reasons.append(
             f"{epochs:g} epochs: {steps_per_epoch} steps each, about {wanted} are wanted, from 3 to 15 epochs"
         )
@@ -85,9 +94,18 @@ def make_plan(
         head_rate = rate if probed else max(rate, min(10 * rate, 3e-3))
         if not probed:
             reasons.append(f"head's learning rate {head_rate:.2g}: the head starts from nothing")
+    r_drop = config.r_drop
+    if r_drop is None:
+        few_labels = steps_wanted(label_set, questions=questions) == STEPS_WANTED[0]
+        enough = steps >= STEPS_FOR_R_DROP and tokens <= SHORT * rows
+        worthwhile = probed and has_dropout and few_labels and enough and config.micro_batch_size != 1
+        r_drop = R_DROP if worthwhile else 0.0
+        if r_drop:
+            reasons.append(f"each text twice a step (R-Drop {r_drop:g}): few labels, short texts")
     eval_every = config.eval_every or steps_per_epoch
     resolved = replace(
         config,
+        r_drop=r_drop,
         epochs=epochs,
         learning_rate=rate,
         head_learning_rate=head_rate,
@@ -100,7 +118,7 @@ def make_plan(
 
 
 def steps_wanted(label_set: LabelSet, *, questions: bool = False) -> int:
-    """Optimizer steps that a fine-tuning from a linear probe wants at least."""
+    """Optimizer steps that a fine-tuning from a linear probe wants, to the nearest epoch."""
     few, many = STEPS_WANTED
     return many if label_set.multi or questions else min(many, max(few, STEPS_PER_LABEL * len(label_set)))
 

@@ -147,6 +147,8 @@ def assemble(config: RunConfig, observe: Observer, *, shared: Shared | None = No
         pass_tokens=device.pass_tokens,
         probed=baseline,
         lora=config.model.lora is not None,
+        tokens=len(train.ids),
+        has_dropout=classifier.has_dropout,
         questions=bool(questions),
     )
     if probe_rows is None and not plan.steps and config.model.head_hidden:
