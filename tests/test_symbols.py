@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -24,7 +25,7 @@ from textclf.data.encoding import encode, unknown_id
 from textclf.errors import InterruptedRun
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
-from textclf.model.symbols import PICTOGRAPHS, add_symbols, symbols_in, texts_with, unknown
+from textclf.model.symbols import PICTOGRAPHS, add_symbols, rows_with, symbols_in, unknown
 from textclf.model.tokenizer import backend, load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("no_graph")
@@ -142,7 +143,11 @@ def test_second_texts_are_looked_at(tiny_base: Path, tmp_path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = [("my", text, label) for text, label in faces()]
         csv.writer(file).writerows([("text", "text2", "label"), *rows])
-    run = textclf.finetune(tiny_base, path, text_column="text", text_pair_column="text2", **FAST)
+    said: list[str] = []
+    run = textclf.finetune(
+        tiny_base, path, text_column="text", text_pair_column="text2", on_event=lambda e: said.append(str(e)), **FAST
+    )
+    assert any("120 of 120 training texts have symbols" in line for line in said)
     assert run.metrics["test"]["accuracy"] == 1.0
 
 
@@ -184,12 +189,17 @@ def test_a_finished_classifier_that_learns_on_keeps_its_tokens(tiny_base: Path, 
     assert again.metrics["test"]["accuracy"] == 1.0
 
 
-@given(st.lists(st.text(st.characters(categories=("L", "N", "S", "P", "M", "Z")), max_size=8), max_size=12))
-def test_symbols_are_found_wherever_they_stand(texts: list[str]) -> None:
-    symbols = symbols_in([texts])
-    assert symbols == {c for text in texts for c in text if not c.isascii() and unicodedata.category(c)[0] in "SP"}
+_TEXTS = st.text(st.characters(categories=("L", "N", "S", "P", "M", "Z")), max_size=8)
+
+
+@given(st.lists(st.tuples(_TEXTS, _TEXTS), max_size=12))
+def test_symbols_are_found_wherever_they_stand(texts: list[tuple[str, str]]) -> None:
+    columns = [pa.chunked_array([pa.array([row[side] for row in texts], pa.large_string())]) for side in (0, 1)]
+    symbols = symbols_in(columns)
+    every = [one + other for one, other in texts]
+    assert symbols == {c for text in every for c in text if not c.isascii() and unicodedata.category(c)[0] in "SP"}
     if symbols:
-        assert texts_with(symbols, texts) == sum(any(char in symbols for char in text) for text in texts)
+        assert rows_with(symbols, columns) == sum(any(char in symbols for char in text) for text in every)
 
 
 def test_the_real_tokenizer_knows_none_of_the_faces(minilm: Path) -> None:

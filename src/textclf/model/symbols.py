@@ -7,9 +7,10 @@ Eisner et al. 2016, "emoji2vec", learn emoji from their names in this way.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from tokenizers import AddedToken
@@ -17,8 +18,11 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textclf.data.encoding import unknown_id
-from textclf.data.tokenising import Texts, in_arrow, parts
+from textclf.data.tokenising import in_arrow, parts
 from textclf.model.tokenizer import backend
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BLOCKS = (
     (0x2600, 0x27BF),
@@ -34,24 +38,25 @@ JOINING = "\u200d\u20e3\ufe0f"
 PICTOGRAPHS = frozenset(JOINING).union(chr(code) for first, last in BLOCKS for code in range(first, last + 1))
 
 
-def symbols_in(texts: Iterable[Texts]) -> set[str]:
-    """The symbols and punctuation marks beyond ASCII in these columns of texts."""
+def symbols_in(columns: Iterable[pa.ChunkedArray]) -> set[str]:
+    """The symbols and punctuation marks beyond ASCII in these columns of texts, large_string without nulls."""
     import pyarrow.compute as pc
 
     found: set[str] = set()
-    for column in texts:
+    for column in columns:
         for part in parts(column):
             some = in_arrow(part)
             found.update(*some.filter(pc.invert(pc.string_is_ascii(some))).to_pylist())
     return {char for char in found if unicodedata.category(char)[0] in "SP" and not char.isascii()}
 
 
-def texts_with(symbols: Iterable[str], texts: Texts) -> int:
-    """How many texts hold one of these symbols."""
+def rows_with(symbols: Iterable[str], columns: Iterable[pa.ChunkedArray]) -> int:
+    """How many rows of these columns, of one length, hold one of these symbols, of which there is at least one."""
     import pyarrow.compute as pc
 
-    pattern = "|".join(sorted(symbols))
-    return sum(pc.sum(pc.match_substring_regex(in_arrow(part), pattern)).as_py() or 0 for part in parts(texts))
+    pattern = "|".join(sorted(symbols))  # none of which means anything there
+    held = functools.reduce(pc.or_, [pc.match_substring_regex(column, pattern) for column in columns])
+    return int(pc.sum(held, min_count=0).as_py())
 
 
 def unknown(symbols: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:

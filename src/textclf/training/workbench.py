@@ -26,7 +26,7 @@ from textclf.model.device import Device, pick_device
 from textclf.model.head_code import is_code, read
 from textclf.model.modeling_textclf import POOLINGS
 from textclf.model.norms import norms_in_autocast
-from textclf.model.symbols import add_symbols, symbols_in, texts_with
+from textclf.model.symbols import add_symbols, rows_with, symbols_in
 from textclf.model.tokenizer import backend, load_tokenizer
 from textclf.training.events import Notice, Observer, Phase
 from textclf.training.plan import Plan, make_plan
@@ -249,11 +249,11 @@ def _add_symbols(classifier: Classifier, tokenizer: PreTrainedTokenizerBase, tra
     seen = symbols_in(columns)
     added = add_symbols(classifier.network, tokenizer, seen)
     if added:
-        texts = texts_with(seen.intersection(added), train.text_column)
+        rows = rows_with(seen.intersection(added), columns)
         observe(
             Notice(
-                f"{texts:,} of {len(train.text_column):,} training texts have symbols that the tokenizer does not "
-                f"know, such as emoji: {len(added):,} become tokens, each beginning as the words of its Unicode name"
+                f"{rows:,} of {len(train.text_column):,} training texts have symbols that the tokenizer does not know, "
+                f"such as emoji: {len(added):,} become tokens, each beginning as the words of its Unicode name"
             )
         )
 
