@@ -117,12 +117,14 @@ def test_a_run_ends_as_it_began_though_other_steps_would_be_chosen_now(
     with monkeypatch.context() as before:
         before.setattr(plan_module, "STEPS_WANTED", (40, 40))
         before.setattr(plan_module, "R_DROP", 2.0)
+        before.setattr(plan_module, "STEPS_FOR_R_DROP", 1)
         straight = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "straight", **settings)
         with pytest.raises(InterruptedRun):
             finetune_until(tiny_base, tiny_csv, tmp_path / "stopped", step=30, **settings)
     with monkeypatch.context() as later:
         later.setattr(plan_module, "STEPS_WANTED", (10, 10))
         resumed = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "stopped", **settings)
+    assert straight.config["train"]["r_drop"] == 2.0
     assert resumed.config["train"] == straight.config["train"] and resumed.document["step"] == straight.document["step"]
     assert same_weights(straight, resumed)
 
@@ -177,7 +179,7 @@ def test_it_is_for_few_labels_and_short_texts(labels: int, change: dict[str, Any
     several = LabelSet(("a", "b"), "multi")
     assert make_plan(TrainConfig(), several, **{**PLAN, **change}).config.r_drop == 0
     # One text a pass is asked for, and with no step nothing is read.
-    for config in (TrainConfig(micro_batch_size=1), TrainConfig(epochs=0)):
+    for config in (TrainConfig(micro_batch_size=1), TrainConfig(epochs=0), TrainConfig(max_minutes=9)):
         assert make_plan(config, label_set, **{**PLAN, **change}).config.r_drop == 0
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import normalizers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import textclf
@@ -22,8 +23,9 @@ from plain_transformers import probabilities
 from resuming import finetune_until, same_weights, stop_and_resume
 from textclf.artifact import folder, runs
 from textclf.data.encoding import encode, unknown_id
-from textclf.errors import InterruptedRun
+from textclf.errors import InterruptedRun, ModelError
 from textclf.labels import LabelSet
+from textclf.model import symbols
 from textclf.model.classifier import Classifier
 from textclf.model.symbols import PICTOGRAPHS, add_symbols, rows_with, symbols_in, unknown
 from textclf.model.tokenizer import backend, load_tokenizer
@@ -99,7 +101,79 @@ def test_rare_symbols_come_alone(tmp_path: Path) -> None:
     base = tiny_models.pretrained(tmp_path / "base")
     tokenizer = load_tokenizer(base)
     network = Classifier.from_pretrained(base, LabelSet(("a", "b")), tokenizer).network
-    assert add_symbols(network, tokenizer, {"\u2192", "\u20bf"}) == ["\u20bf", "\u2192"]
+    assert add_symbols(network, tokenizer, {"\u2260", "\u20bf"}) == ["\u20bf", "\u2260"]
+
+
+def test_every_emoji_comes_with_the_first(minilm: Path) -> None:
+    tokenizer = load_tokenizer(minilm)
+    network = Classifier.from_pretrained(minilm, LabelSet(("a", "b")), tokenizer).network
+    # U+1FA77 is of Unicode 15: Python 3.11 has no name for it.
+    rare = ["\u2b50", "\U0001f7e2", "\u23f0", "\u203c", "\u25b6", "\U0001f0cf", "\U0001fa77"]
+    added = add_symbols(network, tokenizer, {JOY})
+    assert set(rare) <= set(added)
+    assert network.get_input_embeddings().weight.isfinite().all()
+    for symbol in rare:
+        assert tokenizer.tokenize(f"great{symbol}day") == ["great", symbol, "day"]
+
+
+def test_sequences_are_read_symbol_by_symbol(tmp_path: Path) -> None:
+    base = tiny_models.pretrained(tmp_path / "base")
+    tokenizer = load_tokenizer(base)
+    backend(tokenizer).normalizer = normalizers.Lowercase()  # which takes no mark away, as BERT's for cased words
+    network = Classifier.from_pretrained(base, LabelSet(("a", "b")), tokenizer).network
+    add_symbols(network, tokenizer, {JOY})
+    for text in ("my\u2764\ufe0fcard", "1\ufe0f\u20e3", "\U0001f468\u200d\U0001f469", "\U0001f44d\U0001f3fd"):
+        assert "[UNK]" not in tokenizer.tokenize(text), text
+
+
+def test_a_symbol_that_the_normalizer_takes_apart_is_read_as_it_stands(tmp_path: Path) -> None:
+    base = tiny_models.pretrained(tmp_path / "base")
+    tokenizer = load_tokenizer(base)
+    network = Classifier.from_pretrained(base, LabelSet(("a", "b")), tokenizer).network
+    assert add_symbols(network, tokenizer, {"\u2260"}) == ["\u2260"]  # "=" and a stroke, when decomposed
+    assert tokenizer.tokenize("a\u2260b") == ["a", "\u2260", "b"]
+
+
+def test_spare_rows_of_a_table_stay(tmp_path: Path) -> None:
+    base = tiny_models.pretrained(tmp_path / "base")
+    tokenizer = load_tokenizer(base)
+    network = Classifier.from_pretrained(base, LabelSet(("a", "b")), tokenizer).network
+    network.resize_token_embeddings(len(tokenizer) + 64, mean_resizing=False)
+    add_symbols(network, tokenizer, {"\u20bf"})
+    assert network.get_input_embeddings().num_embeddings == len(tokenizer) + 63
+
+
+def test_a_vocabulary_with_a_hole_is_left_alone(tmp_path: Path) -> None:
+    base = tiny_models.pretrained(tmp_path / "base")
+    document = json.loads((base / "tokenizer.json").read_text())
+    vocabulary = document["model"]["vocab"]
+    del vocabulary[list(vocabulary)[100]]
+    (base / "tokenizer.json").write_text(json.dumps(document))
+    tokenizer = load_tokenizer(base)
+    network = Classifier.from_pretrained(base, LabelSet(("a", "b")), tokenizer).network
+    before = network.get_input_embeddings().weight.detach().clone()
+    assert add_symbols(network, tokenizer, {JOY}) == []
+    assert torch.equal(network.get_input_embeddings().weight, before)
+
+
+def test_symbols_of_the_prompt_count(tiny_base: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "plain.csv", tiny_models.rows(60))
+    said: list[str] = []
+    settings = {"epochs": 1, "precision": "fp32", "prompt": JOY + "{text}"}
+    run = textclf.finetune(tiny_base, data, on_event=lambda event: said.append(str(event)), **settings)
+    assert JOY in AutoTokenizer.from_pretrained(run.model_folder).get_vocab()
+    assert any("0 of 48 training texts have symbols" in line for line in said)
+
+
+def test_a_run_does_not_go_on_with_other_tokens(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = write(tmp_path / "tweets.csv", faces()), tmp_path / "stopped"
+    with pytest.raises(InterruptedRun):
+        finetune_until(tiny_base, data, out, step=9, **FAST)
+    monkeypatch.setattr(symbols, "PICTOGRAPHS", PICTOGRAPHS - {UNSEEN})
+    with pytest.raises(ModelError, match="other tokens for symbols"):
+        textclf.finetune(tiny_base, data, out=out, **FAST)
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -170,6 +244,7 @@ def test_a_run_begun_by_a_version_without_them_ends_without_them(tiny_base: Path
         for key in at:
             section = section[key]
         del section["add_symbols"]
+        document.pop("symbols", None)
         (out / name).write_text(json.dumps(document))
     resumed = textclf.finetune(tiny_base, data, out=out, **FAST)
     assert same_weights(straight, resumed)
@@ -195,11 +270,16 @@ _TEXTS = st.text(st.characters(categories=("L", "N", "S", "P", "M", "Z")), max_s
 @given(st.lists(st.tuples(_TEXTS, _TEXTS), max_size=12))
 def test_symbols_are_found_wherever_they_stand(texts: list[tuple[str, str]]) -> None:
     columns = [pa.chunked_array([pa.array([row[side] for row in texts], pa.large_string())]) for side in (0, 1)]
-    symbols = symbols_in(columns)
+    found = symbols_in(columns)
     every = [one + other for one, other in texts]
-    assert symbols == {c for text in every for c in text if not c.isascii() and unicodedata.category(c)[0] in "SP"}
-    if symbols:
-        assert rows_with(symbols, columns) == sum(any(char in symbols for char in text) for text in every)
+    assert found == {
+        c
+        for text in every
+        for c in text
+        if not c.isascii() and (unicodedata.category(c)[0] in "SP" or c in PICTOGRAPHS)
+    }
+    if found:
+        assert rows_with(found, columns) == sum(any(char in found for char in text) for text in every)
 
 
 def test_the_real_tokenizer_knows_none_of_the_faces(minilm: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -213,6 +214,13 @@ def _name(config: RunConfig, document: Mapping[str, Any]) -> str:
 
 def _train(run: Run, bench: Workbench, observe: Observer, asked: signals.Asked) -> Run:
     _check_data(run, bench.prepared)
+    symbols = hashlib.sha256(bench.symbols.encode()).hexdigest()[:12]
+    if run.document.get("symbols") not in (None, symbols):  # ids would stand for other tokens
+        raise ModelError(
+            f"{run.folder}: run {run.name} began with other tokens for symbols than Python's Unicode "
+            f"{unicodedata.unidata_version} and this version of textclf make of the same texts",
+            hint="go on with the Python and textclf that began it, or start anew with --overwrite",
+        )
     resume, damaged = checkpoint.newest(run.folder / runs.CHECKPOINTS)
     for message in damaged:
         observe(Notice(message))
@@ -238,6 +246,7 @@ def _train(run: Run, bench: Workbench, observe: Observer, asked: signals.Asked) 
         model=bench.base_name,
         fingerprint=bench.prepared.fingerprint,
         head_code=bench.classifier.head_record,
+        symbols=symbols,
         rows=_rows(bench.prepared),
         prepared=str(bench.prepared.folder),
         environment=environment(bench.device),

@@ -25,7 +25,8 @@ R_DROP = 4.0
 SHORT = 64
 """Tokens of a text, in the mean, up to which it is: reading long texts twice takes twice as long."""
 STEPS_FOR_R_DROP = 200
-"""Steps from which on it is: it slows learning down, and fewer have to be used to the full."""
+"""Steps from which on it is: it slows learning down, and fewer have to be used to the full. With a time budget nobody
+knows how many there will be."""
 
 LORA_FACTOR = 10
 """Adapters learn best at about ten times the rate of full fine-tuning ("LoRA Without Regret", Schulman et al. 2025)."""
@@ -97,7 +98,7 @@ def make_plan(
     r_drop = config.r_drop
     if r_drop is None:
         few_labels = steps_wanted(label_set, questions=questions) == STEPS_WANTED[0]
-        enough = steps >= STEPS_FOR_R_DROP and tokens <= SHORT * rows
+        enough = steps >= STEPS_FOR_R_DROP and config.max_minutes is None and tokens <= SHORT * rows
         worthwhile = probed and has_dropout and few_labels and enough and config.micro_batch_size != 1
         r_drop = R_DROP if worthwhile else 0.0
         if r_drop:

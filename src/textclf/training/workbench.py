@@ -26,7 +26,7 @@ from textclf.model.device import Device, pick_device
 from textclf.model.head_code import is_code, read
 from textclf.model.modeling_textclf import POOLINGS
 from textclf.model.norms import norms_in_autocast
-from textclf.model.symbols import add_symbols, rows_with, symbols_in
+from textclf.model.symbols import add_symbols, is_symbol, rows_with, symbols_in
 from textclf.model.tokenizer import backend, load_tokenizer
 from textclf.training.events import Notice, Observer, Phase
 from textclf.training.plan import Plan, make_plan
@@ -54,8 +54,9 @@ class Workbench:
     encoded: of texts that are read in windows, a row is a window. targets: of texts, however many rows they have.
     questions: how rows of the data make up questions with choices, where they do.
     probe_rows: training texts that a linear probe learns from, None where there is none.
-    baseline: the classifier can answer before its first step. packs: batches are packed. spent: seconds that choosing
-    the head took. shared: what other seeds of this run have computed; None for a run by itself.
+    baseline: the classifier can answer before its first step. symbols: that became tokens. packs: batches are packed.
+    spent: seconds that choosing the head took. shared: what other seeds of this run have computed; None for a run by
+    itself.
     """
 
     config: RunConfig
@@ -72,6 +73,7 @@ class Workbench:
     probe_rows: np.ndarray | None
     questions: dict[str, Questions]
     baseline: bool
+    symbols: str = ""
     packs: bool = False
     spent: float = 0.0
     shared: Shared | None = None
@@ -98,8 +100,9 @@ def assemble(config: RunConfig, observe: Observer, *, shared: Shared | None = No
         base.folder, prepared.label_set, tokenizer, allow_bin=config.model.allow_bin, head=config.model.head
     )
     rows = {split: prepared.rows(split) for split in prepared.splits}
+    added: list[str] = []
     if config.model.add_symbols and config.model.lora is None:
-        _add_symbols(classifier, tokenizer, rows["train"], observe)
+        added = _add_symbols(classifier, tokenizer, rows["train"], config.model.prompt, observe)
     if device.kind == "cpu":
         norms_in_autocast(classifier.network)
     if classifier.reading.alone:
@@ -186,6 +189,7 @@ def assemble(config: RunConfig, observe: Observer, *, shared: Shared | None = No
         max_length=max_length,
         questions=questions,
         baseline=baseline,
+        symbols="".join(added),
         shared=shared,
     )
 
@@ -244,18 +248,26 @@ def _check_prompt(prompt: str | None, train: Rows, tokenizer: PreTrainedTokenize
         raise UsageError(f"model.prompt takes {tokens} tokens; the model reads {max_length}, text included")
 
 
-def _add_symbols(classifier: Classifier, tokenizer: PreTrainedTokenizerBase, train: Rows, observe: Observer) -> None:
+def _add_symbols(
+    classifier: Classifier,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Rows,
+    prompt: str | None,
+    observe: Observer,
+) -> list[str]:
     columns = [column for column in (train.text_column, train.pair_column) if column is not None]
     seen = symbols_in(columns)
-    added = add_symbols(classifier.network, tokenizer, seen)
+    added = add_symbols(classifier.network, tokenizer, seen.union(filter(is_symbol, prompt or "")))
+    found = seen.intersection(added)
     if added:
-        rows = rows_with(seen.intersection(added), columns)
+        rows = rows_with(found, columns) if found else 0
         observe(
             Notice(
                 f"{rows:,} of {len(train.text_column):,} training texts have symbols that the tokenizer does not know, "
                 f"such as emoji: {len(added):,} become tokens, each beginning as the words of its Unicode name"
             )
         )
+    return added
 
 
 def _encode_train(
