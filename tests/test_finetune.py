@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 import textclf
 import tiny_models
 from resuming import same_weights, stop_and_resume
+from textclf import config
 from textclf.artifact import folder
 from textclf.artifact import graph as graph_file
 from textclf.artifact.runs import Run
 from textclf.cpus import allowed_cpus
+from textclf.data.batching import real_tokens
 from textclf.errors import ConfigError, DivergedError, InterruptedRun, ModelError, RefusedError, UsageError
+from textclf.training import estimate
 from textclf.training.events import Evaluated, Event, Notice, StepDone
 
 FAST: dict[str, Any] = {"epochs": 3, "batch_size": 16, "precision": "fp32", "probe": False}
@@ -539,3 +543,21 @@ def test_a_config_file_can_be_given(tiny_base: Path, tiny_csv: Path, tmp_path: P
     (tmp_path / "run.yaml").write_text(f"data:\n  dataset: {tiny_csv}\ntrain:\n  epochs: 1\n  batch_size: 16\n")
     run = textclf.finetune(tiny_base, config=tmp_path / "run.yaml", epochs=2)
     assert (run.config["train"]["epochs"], run.config["train"]["batch_size"]) == (2, 16)
+
+
+def test_a_dry_run_holds_no_batch_that_it_has_counted(
+    tiny_base: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[weakref.ref[Any]] = []
+    alive = []
+
+    def counted(batch: Any) -> int:
+        seen.append(weakref.ref(batch))
+        alive.append(sum(one() is not None for one in seen))
+        return real_tokens(batch)
+
+    monkeypatch.setattr(estimate, "real_tokens", counted)
+    asked = {"model": {"name": str(tiny_base)}, "data": {"dataset": str(tiny_csv)}, "train": {"batch_size": 4}}
+    told = estimate.estimate(config.build(asked, where="test"))
+    assert told.micro_batches == len(seen) >= 24
+    assert max(alive) <= 3

@@ -5,7 +5,6 @@ A resumed run goes on with exactly the batches that an undisturbed one would hav
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,10 +197,6 @@ def pack(encoded: Encoded, rows: np.ndarray, *, pad_id: int) -> Packed:
     return Packed(input_ids, position_ids, text_of, starts, lengths, tuple(blocks), rows, types)
 
 
-def padding_waste(passes: Iterable[Batch | Packed]) -> float:
-    """Share of the tokens computed in these forward passes that is padding, 0 to 1."""
-    real = computed = 0
-    for one in passes:
-        real += int(one.lengths.sum() if isinstance(one, Packed) else one.attention_mask.sum())
-        computed += one.input_ids.size
-    return 1 - real / computed if computed else 0.0
+def real_tokens(batch: Batch | Packed) -> int:
+    """Tokens of a forward pass that are no padding."""
+    return int(batch.lengths.sum() if isinstance(batch, Packed) else batch.attention_mask.sum())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from textclf.config import RunConfig, as_dict
-from textclf.data.batching import padding_waste
+from textclf.data.batching import real_tokens
 from textclf.model.device import on_device
 from textclf.training.checkpoint import expected_bytes
 from textclf.training.events import Observer, ignore
@@ -65,9 +65,10 @@ def estimate(request: RunConfig, *, seeds: int = 1, on_event: Observer = ignore)
     plan, train = bench.plan, bench.encoded["train"]
     learning = make_learning(bench)
     order = learning.order(0)
-    passes = [batch for rows in order for batch in learning.batches(rows, 1)]
+    passes = (batch for rows in order for batch in learning.batches(rows, 1))
+    sizes = np.array([(real_tokens(batch), batch.input_ids.size) for batch in passes])
+    real, computed = sizes.sum(axis=0).tolist()
     tokens_per_second = _try(bench, learning, order)
-    computed = sum(batch.input_ids.size for batch in passes)
     scored = -(-plan.steps // plan.eval_every) * learning.validation_tokens + learning.final_tokens
     if bench.probe_rows is not None:  # it is fitted, measured as a baseline, and judged as step 0
         scored += int(train.lengths[train.rows_of(bench.probe_rows)].sum()) + learning.validation_tokens
@@ -83,10 +84,10 @@ def estimate(request: RunConfig, *, seeds: int = 1, on_event: Observer = ignore)
         parameters=parameters,
         max_length=bench.max_length,
         tokens=int(train.lengths.sum()),
-        padding_waste=padding_waste(passes),
+        padding_waste=1 - real / computed,
         epochs=plan.steps / plan.steps_per_epoch,
         steps=plan.steps,
-        micro_batches=len(passes),
+        micro_batches=len(sizes),
         seconds=float(seconds),
         memory=bench.device.peak_memory(),
         disk=expected_bytes(bench.classifier, averaging=bool(plan.config.averaging)) * (plan.config.keep + 1)
