@@ -240,7 +240,7 @@ class TrainConfig:
     micro_batch_tokens bounds it."""
     micro_batch_tokens: int | None = None
     """Tokens per forward pass, padding included: what bounds memory. One text always passes, however long.
-    None: 4,096 on a CPU, where longer passes are no faster, else 16,384."""
+    None: 2,048 on a CPU, where longer passes are no faster, else 16,384."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the rate goes after warm-up: to zero in a line, to zero along a cosine, or not at all."""
     warmup: float = 0.1

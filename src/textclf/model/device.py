@@ -35,7 +35,7 @@ class Device:
     @property
     def pass_tokens(self) -> int:
         """Tokens of a forward pass in training: enough to fill the device, few enough for its caches and memory."""
-        return 4096 if self.kind == "cpu" else 16384
+        return 2048 if self.kind == "cpu" else 16384
 
     @property
     def max_padding(self) -> int | None:
