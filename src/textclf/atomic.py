@@ -38,11 +38,11 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     ResourceError (disk full, no permission).
     """
     if path.exists() and not path.is_file() and not path.is_dir():
-        with _translated(path), path.open("wb") as stream:
+        with translated(path), path.open("wb") as stream:
             yield stream
         return
     path = path.resolve()  # a link goes on pointing where it did
-    with _translated(path):
+    with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:200]}.", suffix=".tmp", dir=path.parent)
         try:
@@ -90,7 +90,7 @@ def growing_file(path: Path, *, of: Any) -> Iterator[Growing]:
     path = path.resolve()
     draft = path.with_name(f".{path.name[:200]}.partial")
     notes = draft.with_name(f"{draft.name}.json")
-    with _translated(path):
+    with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(draft) as file:
             size, state = _noted(notes, of, at_most=file.seek(0, os.SEEK_END))
@@ -161,7 +161,7 @@ def new_folder(path: Path, *, manifest: bool = False) -> Iterator[Path]:
     If the block fails, `path` is as it was. With `manifest`, sizes and SHA-256 of all files are
     written last, for `verify` to check. Raises ResourceError (disk full, no permission).
     """
-    with _translated(path):
+    with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
@@ -277,7 +277,8 @@ def _umask() -> int:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
+    """Errors in writing `path`, of the system or of a library, as ResourceError."""
     try:
         yield
     except (ResourceError, BrokenPipeError):

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from textclf.data.cleaning import blank
 from textclf.data.rows import Rows
 
 # What UTF-8 looks like when it was read as Latin-1 or Windows-1252: a leading byte and one that follows it.
@@ -38,8 +39,8 @@ def not_text(rows: Rows) -> np.ndarray:
 
     Empty texts are not among them. Of pairs, either text.
     """
-    blank = np.stack([pc.equal(pc.binary_length(pc.utf8_trim_whitespace(one)), 0).to_numpy() for one in _texts(rows)])
-    return ((~_matches(rows, _LETTERS) & ~blank) | _matches(rows, _ONE_WORD)).any(axis=0)  # type: ignore[no-any-return]
+    blank_N = np.stack([blank(one) for one in _texts(rows)])
+    return ((~_matches(rows, _LETTERS) & ~blank_N) | _matches(rows, _ONE_WORD)).any(axis=0)  # type: ignore[no-any-return]
 
 
 def character_lengths(rows: Rows) -> np.ndarray:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from textclf.data import mapped
 from textclf.data.label_lists import LISTS
 from textclf.data.rows import Rows, codes, label_names
 from textclf.errors import DataError
@@ -60,17 +62,28 @@ def cap_labels(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
 
 def fill_empty(rows: Rows) -> Rows:
     """All rows, with an empty text where the source has none."""
-    nothing = pa.scalar("", pa.large_string())
-    return rows.with_columns(**{name: pc.fill_null(rows.table.column(name), nothing) for name in rows.text_names})
+    missing = [name for name in rows.text_names if rows.table.column(name).null_count]
+
+    def filled(piece: pa.Table, start: int) -> pa.Table:
+        for name in missing:
+            texts = pc.fill_null(piece.column(name), pa.scalar("", pa.large_string()))
+            piece = piece.set_column(piece.schema.get_field_index(name), name, texts)
+        return piece
+
+    return replace(rows, table=mapped.changed(rows.table, filled)) if missing else rows
 
 
 def empty(rows: Rows) -> np.ndarray:
     """Which texts, or either text of a pair, are missing or only white space: (rows,) bool."""
-    blank = np.zeros(len(rows), dtype=bool)
-    for name in rows.text_names:
-        text = pc.fill_null(rows.table.column(name), pa.scalar("", pa.large_string()))
-        blank |= _mask(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(text)), 0))
-    return blank
+    return np.any([blank(rows.table.column(name)) for name in rows.text_names], axis=0)  # type: ignore[no-any-return]
+
+
+def blank(texts: pa.ChunkedArray) -> np.ndarray:
+    """Which texts are missing or only white space: (rows,) bool."""
+    # Chunk by chunk, as what is trimmed is a copy.
+    trimmed = (pc.utf8_trim_whitespace(pc.fill_null(chunk, "")) for chunk in texts.chunks)
+    masks = [pc.equal(pc.binary_length(chunk), 0).to_numpy(zero_copy_only=False) for chunk in trimmed]
+    return np.concatenate([np.zeros(0, dtype=bool), *masks])
 
 
 def label_counts(rows: Rows) -> Counter[str]:

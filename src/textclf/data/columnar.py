@@ -4,46 +4,66 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from textclf.data import mapped
 from textclf.data.files import DataFile, Records, translated, whole
 from textclf.errors import DataError
 
-ROWS = 1 << 14
-"""Rows that are streamed at a time."""
+if TYPE_CHECKING:
+    from pyarrow import parquet
 
 
 def read_parquet(file: DataFile) -> Records:
     """The file opened; a column is read when it is asked for."""
-    from pyarrow import parquet
-
-    reader = parquet.ParquetFile(_source(file))
+    reader = open_parquet(_source(file))
     schema = reader.schema_arrow
 
     def column(name: str) -> pa.ChunkedArray:
         with translated(file):
-            return _checked(reader.read(columns=[name], use_pandas_metadata=False).column(name))
+            return _checked(parquet_table(reader, [name]).column(name))
 
     return Records(file.name, tuple(schema.names), column, class_names(schema))
 
 
 def stream_parquet(file: DataFile, choose: Callable[[Records], tuple[str, ...]]) -> Iterator[Records]:
     """The chosen columns, so many rows at a time."""
-    from pyarrow import parquet
-
-    # Not memory-mapped: mapped pages would count as memory of this process.
-    reader = parquet.ParquetFile(_source(file), buffer_size=1 << 16)
+    reader = open_parquet(_source(file))
     head = read_parquet(file)
     names = choose(head)
     if any(head.names.count(name) != 1 for name in names) or not reader.metadata.num_rows:
         yield head  # which says what is wrong
         return
     start = 0
-    for batch in reader.iter_batches(batch_size=ROWS, columns=list(names), use_pandas_metadata=False):
+    for batch in _batches(reader, list(names)):
         yield _part(head, pa.Table.from_batches([batch]), start)
         start += len(batch)
+
+
+def open_parquet(source: object) -> parquet.ParquetFile:
+    """A parquet file, by path or as arrow reads files, of which a page at a time is in memory."""
+    from pyarrow import parquet
+
+    # Not memory-mapped: mapped pages would count as memory of this process. A buffer ahead holds whole columns.
+    return parquet.ParquetFile(source, buffer_size=1 << 16, pre_buffer=False)
+
+
+def parquet_table(file: parquet.ParquetFile, columns: list[str] | None = None) -> pa.Table:
+    """The chosen columns of a parquet file, or all: memory-mapped where they are large."""
+    if _size(file) < mapped.LARGE:
+        return file.read(columns=columns, use_pandas_metadata=False)
+    return mapped.gathered(pa.Table.from_batches([batch]) for batch in _batches(file, columns))
+
+
+def _batches(file: parquet.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    rows = mapped.rows_together(file.metadata.num_rows, _size(file))
+    return file.iter_batches(batch_size=rows, columns=columns, use_pandas_metadata=False)  # type: ignore[no-any-return]
+
+
+def _size(file: parquet.ParquetFile) -> int:
+    return sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
 
 
 def read_arrow(file: DataFile) -> Records:
@@ -66,8 +86,8 @@ def stream_arrow(file: DataFile, choose: Callable[[Records], tuple[str, ...]]) -
         yield head
         return
     table = table.select(list(names))
-    for start in range(0, table.num_rows, ROWS):
-        yield _part(head, table.slice(start, ROWS), start)
+    for start, piece in mapped.pieces(table):
+        yield _part(head, piece, start)
 
 
 def _part(head: Records, table: pa.Table, start: int) -> Records:

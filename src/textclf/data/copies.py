@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from textclf.data import mapped
 from textclf.data.rows import Rows, number_strings
 from textclf.data.words import ranges
 
@@ -30,8 +31,6 @@ _PAIRS = 20_000
 """Pairs that are counted together; their texts, twice as many at most, are numbered in 16 bits."""
 _HASH_BITS = np.uint64(48)
 _HASH = np.uint64((1 << 48) - 1)
-_ROWS = 20_000
-"""Texts that are made alike together."""
 _BLANK = r"[\pP\pZ\pC]+"
 
 
@@ -54,13 +53,17 @@ def find_copies(splits: Mapping[str, Rows], exact: Mapping[str, np.ndarray], *, 
     # Of the different texts only: data sets repeat themselves.
     numbers = np.concatenate([exact[split] for split in splits])
     _, first_U, text_N = np.unique(numbers, return_index=True, return_inverse=True)
-    texts = _normal(parts, first_U)
+    as_they_stand = np.argsort(first_U)
+    place_U = np.empty_like(as_they_stand)
+    place_U[as_they_stand] = np.arange(len(first_U))
+    text_N = place_U[text_N]
+    texts = _normal(parts, first_U[as_they_stand])
     encoded = number_strings(texts)
     loose = np.split(encoded[text_N], np.cumsum([len(part) for part in parts])[:-1])
     found = None
     if near:
         _, unique_U = np.unique(encoded, return_index=True)
-        found = near_copies(texts.take(pa.array(unique_U)))
+        found = near_copies(mapped.taken(pa.table({"text": texts}), unique_U).column("text"))
     return Copies(dict(exact), dict(zip(splits, loose, strict=True)), found)
 
 
@@ -84,21 +87,27 @@ def near_copies(texts: pa.LargeStringArray | pa.ChunkedArray) -> np.ndarray:
 
 
 def _normal(parts: Sequence[Rows], chosen: np.ndarray) -> pa.ChunkedArray:
-    """The chosen rows' texts without case, punctuation and doubled blanks; as they are where nothing would be left."""
-    names = parts[0].text_names
-    wholes = [pa.chunked_array([chunk for part in parts for chunk in part.table.column(name).chunks]) for name in names]
-    pieces = []
-    for cut in _cuts(chosen, _ROWS):  # each step copies the texts
+    """The chosen rows' texts without case, punctuation and doubled blanks; as they are where nothing would be left.
+
+    chosen: places in all parts, which rise.
+    """
+    names = list(parts[0].text_names)
+
+    def normal(piece: pa.Table) -> pa.Table:
         columns = []
-        for whole in wholes:
-            texts = whole.take(pa.array(cut)).cast(pa.large_string())
+        for name in names:
+            texts = piece.column(name)
             lower = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKC"))
             bare = pc.utf8_trim_whitespace(pc.replace_substring_regex(lower, pattern=_BLANK, replacement=" "))
             columns.append(pc.if_else(pc.equal(pc.binary_length(bare), 0), texts, bare))
         # A character that no normal text holds stands between the two of a pair.
         between = pa.scalar("\n", pa.large_string())
-        pieces.append(columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, between))
-    return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pa.large_string())
+        return pa.table({"text": columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, between)})
+
+    whole = pa.concat_tables([part.table.select(names) for part in parts])
+    table = whole if len(chosen) == len(whole) else mapped.taken(whole, chosen)
+    # Piece by piece, as each step copies the texts.
+    return mapped.gathered(normal(piece) for _, piece in mapped.pieces(table)).column("text")
 
 
 def _signatures(texts: pa.ChunkedArray) -> Iterator[np.ndarray]:

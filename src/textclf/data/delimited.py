@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from textclf.data import mapped
 from textclf.data.files import BLOCK, DataFile, Records, check_utf8, checked_start, opened, translated, whole
 from textclf.errors import DataError
 
@@ -132,7 +134,7 @@ def _tables(layout: _Layout, blocks: Iterator[tuple[bytes, bool]]) -> Iterator[p
 
 def _joined(layout: _Layout, tables: Iterator[pa.Table]) -> Records:
     schema = pa.schema([(str(index), pa.large_string()) for index in range(len(layout.names))])
-    table = pa.concat_tables([schema.empty_table(), *tables])
+    table = mapped.gathered(itertools.chain([schema.empty_table()], tables))
     return Records(
         layout.file.name, layout.names, lambda name: table.column(layout.names.index(name)), {}, None, layout.notes
     )

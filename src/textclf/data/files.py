@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from textclf.errors import DataError
+from textclf.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +78,7 @@ class Records:
     names: tuple[str, ...]
     column: Callable[[str], Column]
     class_names: Mapping[str, tuple[str, ...]]
-    numbers: list[int] | None = None
+    numbers: Sequence[int] | None = None
     notes: tuple[str, ...] = ()
 
     def number(self, index: int) -> int:
@@ -184,6 +184,8 @@ def translated(file: DataFile) -> Iterator[None]:
     """Errors of the file system and of the libraries that read, as DataError."""
     try:
         yield
+    except ResourceError:  # of a file of our own
+        raise
     except PermissionError as err:
         raise DataError(f"{file.path} cannot be read: permission denied", hint=f"try: chmod +r {file.path}") from err
     except (gzip.BadGzipFile, EOFError, zlib.error) as err:

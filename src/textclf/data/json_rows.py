@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -9,11 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from textclf.data import mapped
 from textclf.data.files import BLOCK, Column, DataFile, Records, check_utf8, checked_start, not_utf8, opened, translated
 from textclf.errors import DataError
 
 _PACK = 1 << 14
-"""Rows after which values are packed into arrow, which takes a third of what Python's do."""
+"""Rows after which values are packed into arrow, which takes a third of what Python's do; or bytes of `BLOCK`."""
 
 
 def read_json(file: DataFile) -> Records:
@@ -23,7 +25,7 @@ def read_json(file: DataFile) -> Records:
         if _are_lines(file, start):
             columns = _Columns()
             for number, line in _lines(start, stream):
-                columns.add(_row(file, number, line), number)
+                columns.add(_row(file, number, line), number, len(line))
             return columns.records(file)
         data = start + stream.read()
     document = _json_document(file, data)
@@ -49,16 +51,18 @@ def _streamed(
     columns, size = _Columns(), 0
     for number, line in lines:
         row = _row(file, number, line)
-        columns.add(row if names is None else {name: row.get(name) for name in names}, number)
+        columns.add(row if names is None else {name: row.get(name) for name in names}, number, len(line))
         size += len(line)
         if size >= BLOCK:
-            names = names or choose(columns.records(file))
-            yield columns.records(file)
+            part = columns.records(file)
+            names = names or choose(part)
+            yield part
             columns, size = _Columns(), 0
     if columns.numbers or names is None:
+        part = columns.records(file)
         if names is None:
-            choose(columns.records(file))
-        yield columns.records(file)
+            choose(part)
+        yield part
 
 
 def _are_lines(file: DataFile, start: bytes) -> bool:
@@ -113,7 +117,7 @@ def _json_list(file: DataFile, rows: list[Any]) -> Records:
                 f"{file.path}, row {number}: {_json_kind(row)} where an object should be",
                 hint='the file is a list of objects: [{"text": "...", "label": "..."}, ...]',
             )
-        columns.add(row, number)
+        columns.add(row, number, 0)
     return columns.records(file)
 
 
@@ -157,12 +161,13 @@ class _Columns:
     """Rows with whatever keys they have, gathered into columns of one length; what a row lacks is None."""
 
     def __init__(self) -> None:
-        self.numbers: list[int] = []
+        self.numbers = array.array("q")
         self._values: dict[str, list[Any]] = {}
-        self._packed: dict[str, list[Column]] = {}
+        self._packed: dict[str, list[mapped.Gathering | list[Any]]] = {}
         self._count = 0  # rows that are packed
+        self._size = 0  # bytes of those that are not
 
-    def add(self, row: dict[str, Any], number: int) -> None:
+    def add(self, row: dict[str, Any], number: int, size: int) -> None:
         if row.keys() != self._values.keys():
             for name in row:
                 self._values.setdefault(name, [None] * (len(self.numbers) - self._count))
@@ -170,29 +175,45 @@ class _Columns:
         for name, value in row.items():
             self._values[name].append(value)
         self.numbers.append(number)
-        if len(self.numbers) - self._count >= _PACK:
+        self._size += size
+        if len(self.numbers) - self._count >= _PACK or self._size >= BLOCK:
             self._pack()
 
     def records(self, file: DataFile) -> Records:
+        """All that was added; nothing can be added after it."""
         self._pack()
-        return Records(file.name, tuple(self._packed), self._column, {}, self.numbers)
+        columns = {
+            name: [part.table().column(0) if isinstance(part, mapped.Gathering) else part for part in parts]
+            for name, parts in self._packed.items()
+        }
+        return Records(file.name, tuple(columns), lambda name: _joined(columns[name]), {}, self.numbers)
 
     def _pack(self) -> None:
         for name, values in self._values.items():
-            before = self._packed.setdefault(name, [pa.nulls(self._count, pa.large_string())])
-            before.append(_packed(values))
+            before = [pa.nulls(self._count, pa.large_string())] if name not in self._packed else []
+            parts = self._packed.setdefault(name, [])
+            for packed in (*before, _packed(values)):
+                if isinstance(packed, list):
+                    parts.append(packed)
+                    continue
+                last = parts[-1] if parts else None
+                if not isinstance(last, mapped.Gathering):
+                    last = mapped.Gathering()
+                    parts.append(last)
+                last.add(pa.table({"value": packed}))
             values.clear()
-        self._count = len(self.numbers)
+        self._count, self._size = len(self.numbers), 0
 
-    def _column(self, name: str) -> Column:
-        """In arrow where all values are texts, else as Python's values."""
-        parts = self._packed[name]
-        if all(isinstance(part, pa.Array) for part in parts):
-            return pa.chunked_array(parts, pa.large_string())
+
+def _joined(parts: list[Column]) -> Column:
+    """In arrow where all values are texts, else as Python's values."""
+    in_arrow = [part for part in parts if not isinstance(part, list)]
+    if len(in_arrow) < len(parts):
         return [value for part in parts for value in (part if isinstance(part, list) else part.to_pylist())]
+    return pa.chunked_array([chunk for part in in_arrow for chunk in part.chunks], pa.large_string())
 
 
-def _packed(values: list[Any]) -> Column:
+def _packed(values: list[Any]) -> pa.Array | list[Any]:
     if all(value is None or isinstance(value, str) for value in values):
         try:
             return pa.array(values, pa.large_string())

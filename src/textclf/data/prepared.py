@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from textclf import atomic
-from textclf.data import corrections
+from textclf.data import corrections, mapped
+from textclf.data.columnar import open_parquet, parquet_table
 from textclf.data.quality import Finding, Lengths
 from textclf.data.rows import TEXT_ID, Rows, spelled
 from textclf.errors import DataError, UsageError
@@ -97,7 +98,9 @@ def keep(prepared: Prepared, splits: dict[str, Rows]) -> None:
 
     with atomic.new_folder(prepared.folder, manifest=True) as draft:
         for split, rows in splits.items():
-            parquet.write_table(rows.table.drop_columns(TEXT_ID), draft / f"{split}.parquet", compression="zstd")
+            table = rows.table.drop_columns(TEXT_ID)
+            at_once = max(1, len(table) * mapped.LARGE // max(mapped.LARGE, table.nbytes))  # rows held until written
+            parquet.write_table(table, draft / f"{split}.parquet", compression="zstd", row_group_size=at_once)
         atomic.write_json(draft / _DOCUMENT, _document(prepared))
 
 
@@ -133,10 +136,8 @@ def cached(folder: Path) -> Prepared | None:
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    from pyarrow import parquet
-
     try:
-        return parquet.ParquetFile(path).read()  # read_table loads 40 MB of code for folders and filters
+        return parquet_table(open_parquet(path))  # read_table loads 40 MB of code for folders and filters
     except (OSError, pa.ArrowException) as err:
         raise DataError(
             f"{path} cannot be read; the cache was changed meanwhile", hint="run the command again: it is made anew"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from textclf.data import mapped
 from textclf.labels import Kind, Label
 
 SPLITS = ("train", "validation", "test")
@@ -103,13 +105,19 @@ class Rows:
 
     def take(self, indices: np.ndarray) -> Rows:
         """The rows at these positions (int64), in this order."""
+        if self.table.nbytes >= mapped.LARGE and (np.diff(indices) >= 0).all():
+            return replace(self, table=mapped.taken(self.table, indices))
         return replace(self, table=self.table.take(pa.array(indices, type=pa.int64())))
 
     def keep(self, mask: np.ndarray) -> Rows:
         """The rows where the mask (rows,) bool is true."""
         if mask.all():
             return self  # a copy would double the memory
-        return replace(self, table=self.table.filter(pa.array(mask, type=pa.bool_())))
+
+        def kept(piece: pa.Table, start: int) -> pa.Table:
+            return piece.filter(pa.array(mask[start : start + len(piece)], type=pa.bool_()))
+
+        return replace(self, table=mapped.changed(self.table, kept))
 
 
 def make_rows(
@@ -123,7 +131,7 @@ def make_rows(
 ) -> Rows:
     """Rows of one file. `row_numbers` where they are not 1, 2, 3, ..."""
     count = len(texts)
-    numbers = pa.array(row_numbers if row_numbers is not None else np.arange(1, count + 1), type=pa.int64())
+    numbers = pa.array(np.arange(1, count + 1) if row_numbers is None else np.asarray(row_numbers, dtype=np.int64))
     names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, dtype=np.int32)), pa.array([file]))
     table = pa.table({"text": _strings(texts), "label": _strings(labels), "row": numbers, "file": names})
     if pairs is not None:
@@ -163,8 +171,22 @@ def _codes(parts: Sequence[Rows], column: str) -> list[np.ndarray]:
 
 def number_strings(column: pa.ChunkedArray) -> np.ndarray:
     """Each string as a number from 0, in the order of their first occurrence: (rows,) int64. None is null."""
+    if column.nbytes >= mapped.LARGE:  # the strings would be kept in memory
+        column = _digests(column)
     indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.dictionary_encode().chunks]
     return np.concatenate([np.zeros(0, np.int64), *indices]).astype(np.int64)
+
+
+def _digests(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """16 bytes for each string, which no other string has."""
+
+    def digests(strings: pa.Array) -> pa.Array:
+        spelt = strings.cast(pa.large_binary()).to_pylist()
+        data = b"".join(hashlib.blake2b(string, digest_size=16).digest() for string in spelt)
+        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(strings), [None, pa.py_buffer(data)])
+
+    strings = (piece.column(0) for _, piece in mapped.pieces(pa.table([column], ["strings"])))
+    return pa.chunked_array([digests(chunk) for piece in strings for chunk in piece.chunks], pa.binary(16))
 
 
 def label_names(column: pa.ChunkedArray) -> pa.ChunkedArray:

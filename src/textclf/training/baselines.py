@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from textclf.data import mapped
 from textclf.data.forms import answers_of
 from textclf.data.rows import PAIR, Rows
 from textclf.labels import LabelSet
@@ -113,7 +114,7 @@ def _tfidf(bench: Workbench, splits: Sequence[str], observe: Observer) -> Baseli
 
     started, label_set = time.monotonic(), bench.prepared.label_set
     rows, targets = bench.prepared.rows("train"), bench.targets["train"]
-    words = sum(map(len, map(str.split, texts_of(rows))))
+    words = sum(len(text.split()) for _, piece in mapped.pieces(rows.table) for text in texts_of(Rows(piece)))
     share = min(1.0, WORK / max(words * len(label_set), 1))
     limit = int(share * len(rows))
     seen = label_set.counts(targets)
