@@ -10,6 +10,8 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from pyarrow import parquet
 
 import textclf
 from textclf.data import mapped
-from textclf.data.rows import make_rows, number_strings
+from textclf.data.copies import find_copies
+from textclf.data.labelled import read_labelled
+from textclf.data.rows import codes, make_rows, number_strings
 from textclf.errors import ResourceError
 
 COLUMNS = ["text", "label", "other"]
@@ -121,7 +125,7 @@ def test_large_tables_are_changed_and_taken_as_small_ones(texts: list[str], larg
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "parquet of few texts"])
 def test_memory_of_preparing_does_not_grow_with_the_texts(tmp_path: Path, kind: str) -> None:
     program = (
         "import re, sys, threading, time\n"
@@ -134,7 +138,7 @@ def test_memory_of_preparing_does_not_grow_with_the_texts(tmp_path: Path, kind: 
         "    while not done:\n"
         "        peak = max(peak, int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1]))\n"
         "        time.sleep(0.002)\n"
-        "watching = threading.Thread(target=watch)\n"
+        "watching = threading.Thread(target=watch, daemon=True)\n"
         "watching.start()\n"
         "prepared = textclf.prepare(sys.argv[1])\n"
         "rows = sum(len(prepared.rows(split)) for split in prepared.splits)\n"
@@ -146,7 +150,9 @@ def test_memory_of_preparing_does_not_grow_with_the_texts(tmp_path: Path, kind: 
     for characters in (800, 8000):
         chance = random.Random(0)
         rows = [[f"{chance.random()} " * (characters // 19), chance.choice("abc"), ""] for _ in range(8000)]
-        path = write(tmp_path, kind, rows)
+        if kind == "parquet of few texts":  # which it holds once each
+            rows = [[rows[place % 90][0], "abc"[place % 3], ""] for place in range(len(rows))]
+        path = write(tmp_path, kind.split()[0], rows)
         done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
         read, peaks[characters] = map(int, done.stdout.split())
         assert read == len(rows)
@@ -156,14 +162,68 @@ def test_memory_of_preparing_does_not_grow_with_the_texts(tmp_path: Path, kind: 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "csv", records(300))
+    with small_files(), pytest.raises(ResourceError, match="the disk is full") as told:
+        prepare(tmp_path / "home", monkeypatch, 1, path)
+    assert "TEXTCLF_HOME" in (told.value.hint or "")
+    assert not list((tmp_path / "home" / "cache").iterdir())
+
+
+def test_a_cache_for_reading_only_is_enough_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "csv", records(300))
+    told = read_labelled(path).texts
+    monkeypatch.setenv("TEXTCLF_HOME", "/proc/nowhere")
+    monkeypatch.setattr(mapped, "LARGE", 1)
+    assert read_labelled(path).texts == told
+
+
+def test_a_full_disk_is_told_of_a_prepared_set_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXTCLF_HOME", str(tmp_path / "home"))
+    prepared = textclf.prepare(write(tmp_path, "csv", records(300)))
+    monkeypatch.setattr(mapped, "LARGE", 1)
+    with small_files(), pytest.raises(ResourceError, match="the disk is full"):
+        prepared.rows("train")
+
+
+def test_few_rows_do_not_keep_the_file_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXTCLF_HOME", str(tmp_path))
+    monkeypatch.setattr(mapped, "LARGE", 1)
+    texts = [text for text, *_ in records(300)]
+    rows = make_rows(texts, ["a"] * len(texts), file="f.csv")
+    rows = rows.keep(np.arange(len(texts)) > 0)
+    assert held(tmp_path)
+    monkeypatch.setattr(mapped, "LARGE", 1 << 40)
+    rows = rows.take(np.arange(9))
+    assert rows.texts == texts[1:10]
+    assert not held(tmp_path)
+
+
+def held(folder: Path) -> bool:
+    return str(folder) in Path("/proc/self/maps").read_text()
+
+
+def test_near_copies_are_those_of_the_source_however_its_rows_are_cut() -> None:
+    chance = random.Random(0)
+    words = "to my new postal address at once, as the old one was lost on the way home, and thank you for your help"
+    texts = [f"please send card {place} {words}" for place in range(900)]
+    source = make_rows(texts, ["a"] * len(texts), file="f.csv")
+    (numbers,) = codes([source], "text")
+    mask = np.array([chance.random() < 0.2 for _ in texts])
+    cut = {"train": source.keep(~mask), "test": source.keep(mask)}
+    whole = find_copies({"train": source}, {"train": numbers}, near=True)
+    apart = find_copies(cut, {"train": numbers[~mask], "test": numbers[mask]}, near=True)
+    assert whole.near is not None and len(whole.near) > 100
+    assert apart.near is not None and apart.near.tolist() == whole.near.tolist()
+    assert apart.loose["test"].tolist() == whole.loose["train"][mask].tolist()
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """No file gets larger than 4 KB, as on a disk that is full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-        with pytest.raises(ResourceError, match="the disk is full") as told:
-            prepare(tmp_path / "home", monkeypatch, 1, path)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert "TEXTCLF_HOME" in (told.value.hint or "")
-    assert not list((tmp_path / "home" / "cache").iterdir())

@@ -80,10 +80,10 @@ def empty(rows: Rows) -> np.ndarray:
 
 def blank(texts: pa.ChunkedArray) -> np.ndarray:
     """Which texts are missing or only white space: (rows,) bool."""
-    # Chunk by chunk, as what is trimmed is a copy.
-    trimmed = (pc.utf8_trim_whitespace(pc.fill_null(chunk, "")) for chunk in texts.chunks)
-    masks = [pc.equal(pc.binary_length(chunk), 0).to_numpy(zero_copy_only=False) for chunk in trimmed]
-    return np.concatenate([np.zeros(0, dtype=bool), *masks])
+    # Piece by piece, as what is trimmed is a copy.
+    pieces = (piece.column("text") for _, piece in mapped.pieces(pa.table({"text": texts})))
+    trimmed = (pc.utf8_trim_whitespace(pc.fill_null(piece, "")) for piece in pieces)
+    return np.concatenate([_mask(pc.equal(pc.binary_length(piece), 0)) for piece in trimmed])
 
 
 def label_counts(rows: Rows) -> Counter[str]:

@@ -37,8 +37,8 @@ def stream_parquet(file: DataFile, choose: Callable[[Records], tuple[str, ...]])
         yield head  # which says what is wrong
         return
     start = 0
-    for batch in _batches(reader, list(names)):
-        yield _part(head, pa.Table.from_batches([batch]), start)
+    for batch in _batches(reader, list(names), most=mapped.ROWS):
+        yield _part(file, head, pa.Table.from_batches([batch]), start)
         start += len(batch)
 
 
@@ -52,18 +52,16 @@ def open_parquet(source: object) -> parquet.ParquetFile:
 
 def parquet_table(file: parquet.ParquetFile, columns: list[str] | None = None) -> pa.Table:
     """The chosen columns of a parquet file, or all: memory-mapped where they are large."""
-    if _size(file) < mapped.LARGE:
+    if not file.metadata.num_rows:
         return file.read(columns=columns, use_pandas_metadata=False)
-    return mapped.gathered(pa.Table.from_batches([batch]) for batch in _batches(file, columns))
+    # Few rows at a time: a value that the file holds once for many rows stands in each of them.
+    return mapped.gathered(pa.Table.from_batches([batch]) for batch in _batches(file, columns, most=1 << 10))
 
 
-def _batches(file: parquet.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-    rows = mapped.rows_together(file.metadata.num_rows, _size(file))
+def _batches(file: parquet.ParquetFile, columns: list[str] | None, most: int) -> Iterator[pa.RecordBatch]:
+    size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+    rows = min(most, mapped.rows_together(file.metadata.num_rows, size))
     return file.iter_batches(batch_size=rows, columns=columns, use_pandas_metadata=False)  # type: ignore[no-any-return]
-
-
-def _size(file: parquet.ParquetFile) -> int:
-    return sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
 
 
 def read_arrow(file: DataFile) -> Records:
@@ -86,13 +84,18 @@ def stream_arrow(file: DataFile, choose: Callable[[Records], tuple[str, ...]]) -
         yield head
         return
     table = table.select(list(names))
-    for start, piece in mapped.pieces(table):
-        yield _part(head, piece, start)
+    rows = mapped.rows_together(table.num_rows, table.nbytes)
+    for start in range(0, table.num_rows, rows):
+        yield _part(file, head, table.slice(start, rows), start)
 
 
-def _part(head: Records, table: pa.Table, start: int) -> Records:
-    numbers = list(range(start + 1, start + 1 + table.num_rows))
-    return Records(head.file, head.names, lambda name: _checked(table.column(name)), head.class_names, numbers)
+def _part(file: DataFile, head: Records, table: pa.Table, start: int) -> Records:
+    def column(name: str) -> pa.ChunkedArray:
+        with translated(file):
+            return _checked(table.column(name))
+
+    numbers = range(start + 1, start + 1 + table.num_rows)
+    return Records(head.file, head.names, column, head.class_names, numbers)
 
 
 def _source(file: DataFile) -> object:

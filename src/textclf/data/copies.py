@@ -53,17 +53,18 @@ def find_copies(splits: Mapping[str, Rows], exact: Mapping[str, np.ndarray], *, 
     # Of the different texts only: data sets repeat themselves.
     numbers = np.concatenate([exact[split] for split in splits])
     _, first_U, text_N = np.unique(numbers, return_index=True, return_inverse=True)
-    as_they_stand = np.argsort(first_U)
-    place_U = np.empty_like(as_they_stand)
-    place_U[as_they_stand] = np.arange(len(first_U))
-    text_N = place_U[text_N]
-    texts = _normal(parts, first_U[as_they_stand])
-    encoded = number_strings(texts)
+    # They are read as they stand in the splits, but numbered as in the source: there the splits lie mixed, and texts
+    # that are compared as neighbours are of all of them.
+    standing_U = np.argsort(first_U)
+    place_U = np.empty_like(standing_U)
+    place_U[standing_U] = np.arange(len(first_U))
+    texts = _normal(parts, first_U[standing_U])
+    encoded = pa.array(number_strings(texts)[place_U]).dictionary_encode().indices.to_numpy().astype(np.int64)
     loose = np.split(encoded[text_N], np.cumsum([len(part) for part in parts])[:-1])
     found = None
     if near:
         _, unique_U = np.unique(encoded, return_index=True)
-        found = near_copies(mapped.taken(pa.table({"text": texts}), unique_U).column("text"))
+        found = near_copies(texts.take(pa.array(place_U[unique_U])))
     return Copies(dict(exact), dict(zip(splits, loose, strict=True)), found)
 
 
@@ -105,9 +106,8 @@ def _normal(parts: Sequence[Rows], chosen: np.ndarray) -> pa.ChunkedArray:
         return pa.table({"text": columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, between)})
 
     whole = pa.concat_tables([part.table.select(names) for part in parts])
-    table = whole if len(chosen) == len(whole) else mapped.taken(whole, chosen)
     # Piece by piece, as each step copies the texts.
-    return mapped.gathered(normal(piece) for _, piece in mapped.pieces(table)).column("text")
+    return mapped.gathered(normal(piece) for piece in mapped.taking(whole, chosen)).column("text")
 
 
 def _signatures(texts: pa.ChunkedArray) -> Iterator[np.ndarray]:

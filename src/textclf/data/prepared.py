@@ -17,7 +17,7 @@ from textclf.data import corrections, mapped
 from textclf.data.columnar import open_parquet, parquet_table
 from textclf.data.quality import Finding, Lengths
 from textclf.data.rows import TEXT_ID, Rows, spelled
-from textclf.errors import DataError, UsageError
+from textclf.errors import DataError, ResourceError, UsageError
 from textclf.labels import LabelSet
 
 logger = logging.getLogger(__name__)
@@ -138,6 +138,8 @@ def cached(folder: Path) -> Prepared | None:
 def _read_parquet(path: Path) -> pa.Table:
     try:
         return parquet_table(open_parquet(path))  # read_table loads 40 MB of code for folders and filters
+    except ResourceError:
+        raise
     except (OSError, pa.ArrowException) as err:
         raise DataError(
             f"{path} cannot be read; the cache was changed meanwhile", hint="run the command again: it is made anew"

@@ -105,7 +105,7 @@ class Rows:
 
     def take(self, indices: np.ndarray) -> Rows:
         """The rows at these positions (int64), in this order."""
-        if self.table.nbytes >= mapped.LARGE and (np.diff(indices) >= 0).all():
+        if (np.diff(indices) >= 0).all():
             return replace(self, table=mapped.taken(self.table, indices))
         return replace(self, table=self.table.take(pa.array(indices, type=pa.int64())))
 
@@ -171,7 +171,7 @@ def _codes(parts: Sequence[Rows], column: str) -> list[np.ndarray]:
 
 def number_strings(column: pa.ChunkedArray) -> np.ndarray:
     """Each string as a number from 0, in the order of their first occurrence: (rows,) int64. None is null."""
-    if column.nbytes >= mapped.LARGE:  # the strings would be kept in memory
+    if mapped.is_large(pa.table([column], ["strings"])):  # they would be kept in memory
         column = _digests(column)
     indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.dictionary_encode().chunks]
     return np.concatenate([np.zeros(0, np.int64), *indices]).astype(np.int64)

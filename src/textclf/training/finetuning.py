@@ -124,9 +124,12 @@ def _run(
 def _as_begun(request: RunConfig, run: Run) -> RunConfig:
     """The request with what was chosen when the run began, if it got so far: what chooses may be another version."""
     chosen = {"r_drop": 0.0, **run.config["train"]}  # runs that began before there was any have none
+    kept = {name: chosen[name] for name in _CHOSEN}
+    if request.train.micro_batch_tokens is None:  # it may be lowered on the way, where memory ran out
+        kept["micro_batch_tokens"] = chosen["micro_batch_tokens"]
     return replace(
         request,
-        train=replace(request.train, **{name: chosen[name] for name in _CHOSEN}),
+        train=replace(request.train, **kept),
         # A run of a version that had no such setting has the vocabulary of its pretrained model.
         model=replace(request.model, add_symbols=run.config["model"].get("add_symbols", False)),
     )
