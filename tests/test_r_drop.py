@@ -23,6 +23,7 @@ from textclf.config import TrainConfig
 from textclf.errors import InterruptedRun
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
+from textclf.model.device import Device
 from textclf.model.losses import make_loss, with_r_drop
 from textclf.training import plan as plan_module
 from textclf.training.plan import make_plan
@@ -118,6 +119,7 @@ def test_a_run_ends_as_it_began_though_other_steps_would_be_chosen_now(
         before.setattr(plan_module, "STEPS_WANTED", (40, 40))
         before.setattr(plan_module, "R_DROP", 2.0)
         before.setattr(plan_module, "STEPS_FOR_R_DROP", 1)
+        before.setattr(Device, "pass_tokens", 70)
         straight = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "straight", **settings)
         with pytest.raises(InterruptedRun):
             finetune_until(tiny_base, tiny_csv, tmp_path / "stopped", step=30, **settings)
