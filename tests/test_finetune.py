@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 import textclf
 import tiny_models
 from resuming import same_weights, stop_and_resume
-from textclf import config
+from textclf import atomic, config
 from textclf.artifact import folder
 from textclf.artifact import graph as graph_file
 from textclf.artifact.runs import Run
@@ -520,6 +520,24 @@ class TestNothingIsLost:
         (tmp_path / "left/.run.json.x1.tmp").write_text("{")
         run = textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "left", **FAST)
         assert run.state == "done" and not list(run.folder.glob("*.tmp"))
+
+    def test_a_run_killed_before_its_settings_were_written_begins_again(
+        self, tiny_base: Path, tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class KilledError(BaseException):
+            pass
+
+        def write_or_die(path: Path, document: object) -> None:
+            if path.name == "config.json":
+                raise KilledError
+            write(path, document)
+
+        write = atomic.write_json
+        with monkeypatch.context() as patched, pytest.raises(KilledError):
+            patched.setattr(atomic, "write_json", write_or_die)
+            textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+        assert textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST).state == "done"
 
     def test_out_may_be_a_link(self, tiny_base: Path, tiny_csv: Path, tmp_path: Path) -> None:
         textclf.finetune(tiny_base, tiny_csv, out=tmp_path / "run", **FAST)

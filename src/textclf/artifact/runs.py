@@ -89,9 +89,15 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved RunConfig as nested values. Raises ModelError where it cannot be read."""
+        """The resolved RunConfig as nested values; as it was asked for, where a process was killed as it made the run.
+
+        Raises ModelError where it cannot be read.
+        """
+        path, request = self.folder / CONFIG, self.document.get("request")
+        if isinstance(request, dict) and not path.exists() and is_blank(self):
+            return request
         try:
-            document = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as err:
             raise ModelError(f"run {self.name}: its {CONFIG} cannot be read: {err}") from err
         return document if isinstance(document, dict) else {}
