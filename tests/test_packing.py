@@ -20,6 +20,7 @@ from textclf.data.encoding import Encoded
 from textclf.labels import LabelSet
 from textclf.model.classifier import Classifier
 from textclf.model.features import features
+from textclf.model.modeling_textclf import POOLINGS
 from textclf.model.norms import norms_in_autocast
 from textclf.model.packing import PackedForward
 from textclf.model.scoring import LONGEST_PACKED, score
@@ -78,9 +79,17 @@ def test_packing_wastes_little() -> None:
         assert (batch.text >= 0).mean() > 0.85
 
 
-@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
-def test_packed_padded_and_one_by_one_give_the_same_logits_and_gradients(architecture: str, tmp_path: Path) -> None:
-    classifier = classifier_of(architecture, tmp_path).eval()
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [*((one, "own") for one in tiny_models.ARCHITECTURES), *(("bert", one) for one in POOLINGS), ("gpt2", "mean")],
+)
+def test_packed_padded_and_one_by_one_give_the_same_logits_and_gradients(
+    architecture: str, head: str, tmp_path: Path
+) -> None:
+    classifier = classifier_of(architecture, tmp_path)
+    if head != "own":
+        classifier.use_head(head)
+    classifier.eval()
     assert classifier.try_packing(max_length=300) == (architecture not in CANNOT_PACK)
     lengths = np.array([3, 140, 20, 7, 64, 1, 33, 200, 12])
     encoded, rows = encoded_of(lengths), np.arange(9)
@@ -104,8 +113,11 @@ def test_packed_padded_and_one_by_one_give_the_same_logits_and_gradients(archite
             assert torch.allclose(gradients[way][name], gradient, atol=2e-4, rtol=1e-3), (way, name)
 
 
-@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
-def test_scores_and_features_are_the_same_packed_and_padded(architecture: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "pooling"),
+    [*((one, "mean") for one in tiny_models.ARCHITECTURES), *(("bert", one) for one in ("cls", "max", "last"))],
+)
+def test_scores_and_features_are_the_same_packed_and_padded(architecture: str, pooling: str, tmp_path: Path) -> None:
     classifier = classifier_of(architecture, tmp_path).eval()
     lengths = np.random.default_rng(0).integers(1, 90, 70)
     if classifier.positions > LONGEST_PACKED:
@@ -122,7 +134,7 @@ def test_scores_and_features_are_the_same_packed_and_padded(architecture: str, t
             if way == "padded":
                 patch.setattr(classifier, "try_packing", lambda max_length: False)
                 classifier.only_pad()
-            found[way] = features(classifier, encoded, pooling="mean", autocast=nullcontext)
+            found[way] = features(classifier, encoded, pooling=pooling, autocast=nullcontext)
     for one, other in zip(found["packed"], found["padded"], strict=True):
         assert one is not None and other is not None and one.shape[0] == 70
         assert np.allclose(one, other, atol=1e-4 * np.abs(other).max())

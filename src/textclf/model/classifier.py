@@ -350,7 +350,7 @@ class Classifier(nn.Module):
         if not self.reading.reads_last:
             return self.network(**inputs).logits  # type: ignore[no-any-return]
         hidden_BTD = self.network.base_model(**inputs).last_hidden_state
-        return self._own_head.of_last(last_states(hidden_BTD, mask_BT))
+        return self._own_head.of_states(last_states(hidden_BTD, mask_BT))
 
     def head_parameters(self) -> set[str]:
         """Names, in this module, of the head's parameters."""

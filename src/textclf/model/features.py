@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from textclf.data.batching import Packed
+from textclf.data.batching import Batch, Packed
 from textclf.data.encoding import Encoded
 from textclf.model.classifier import Classifier
 from textclf.model.heads import last_states
 from textclf.model.modeling_textclf import pool
-from textclf.model.packing import unpack
+from textclf.model.packing import text_states, unpack
 from textclf.model.scoring import scoring_batch, scoring_passes
 
 
@@ -44,7 +44,7 @@ def features(
     if classifier.device.type == "cpu" and not packed_before:
         classifier.try_packing(max_length=int(encoded.lengths.max(initial=1)))
     hooks = [classifier.output_layer.register_forward_pre_hook(keep_input)]
-    if pooling or classifier.packs:
+    if pooling:
         hooks.append(classifier.network.base_model.register_forward_hook(keep_hidden))
     own_ND: np.ndarray | None = None
     pooled_ND: np.ndarray | None = None
@@ -56,16 +56,12 @@ def features(
             for rows in scoring_passes(classifier, encoded):
                 batch = scoring_batch(classifier, encoded, rows)
                 classifier(batch)
-                own, hidden_BTD = seen["own"], seen.get("hidden")
-                if isinstance(batch, Packed):
-                    hidden_BTD, mask_BT = unpack(batch, seen["hidden"][0])
-                else:
-                    mask_BT = torch.from_numpy(batch.attention_mask).to(own.device)
+                own = seen["own"]
                 if own.dim() == 3:  # a head that reads one token, the last, or gives logits for every one of them
-                    own = own[:, 0] if own.shape[1] == 1 else last_states(own, mask_BT)
+                    own = own[:, 0] if own.shape[1] == 1 else last_states(own, _mask(batch, own))
                 own_ND = _put(own_ND, rows, own, len(encoded))
-                if pooling and hidden_BTD is not None:
-                    pooled_ND = _put(pooled_ND, rows, pool(hidden_BTD, mask_BT, pooling), len(encoded))
+                if pooling:
+                    pooled_ND = _put(pooled_ND, rows, _pooled(batch, seen["hidden"], pooling), len(encoded))
                 done += len(rows)
                 if on_progress is not None:
                     on_progress(done)
@@ -77,6 +73,24 @@ def features(
         classifier.train(was_training)
     assert own_ND is not None
     return own_ND, pooled_ND
+
+
+def _mask(batch: Batch | Packed, states_BTD: Tensor) -> Tensor:
+    """Which tokens are real, of texts one in a row: (batch, tokens)."""
+    if isinstance(batch, Batch):
+        return torch.from_numpy(batch.attention_mask).to(states_BTD.device)
+    real_BT = np.arange(states_BTD.shape[1]) < batch.lengths[:, None]
+    return torch.from_numpy(real_BT).to(states_BTD.device)
+
+
+def _pooled(batch: Batch | Packed, hidden: Tensor, pooling: str) -> Tensor:
+    """(batch, width) float32. hidden: (batch, tokens, width), of a packed batch (1, tokens, width)."""
+    if isinstance(batch, Batch):
+        return pool(hidden, _mask(batch, hidden), pooling)
+    states_BD = text_states(batch, hidden[0], pooling)
+    if states_BD is None:
+        return pool(*unpack(batch, hidden[0]), pooling)
+    return pool(states_BD[:, None], torch.ones(len(states_BD), 1), pooling)
 
 
 def _put(table: np.ndarray | None, rows: np.ndarray, values: Tensor, total: int) -> np.ndarray:

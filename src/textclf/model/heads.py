@@ -34,14 +34,15 @@ class OwnHead:
         finally:
             self._computed.output = None
 
-    def of_last(self, last_BD: Tensor) -> Tensor:
-        """Logits (batch, num_labels) of a head that reads the last token's state alone.
+    def of_states(self, states_BD: Tensor) -> Tensor:
+        """Logits (batch, num_labels) of a head that makes one state of each text, which is given: as of a single token.
 
-        transformers computes the logits of every token and then picks one, by looking for the pad token's id.
+        Where it is the last token's, transformers would compute the logits of every token and then pick one, by looking
+        for the pad token's id.
         """
         pad_id = self._network.config.get_text_config().pad_token_id
-        any_id = last_BD.new_full((len(last_BD), 1), 1 if pad_id == 0 else 0, dtype=torch.long)
-        return self(last_BD.unsqueeze(1), input_ids=any_id, mask_BT=torch.ones_like(any_id))
+        any_id = states_BD.new_full((len(states_BD), 1), 1 if pad_id == 0 else 0, dtype=torch.long)
+        return self(states_BD.unsqueeze(1), input_ids=any_id, mask_BT=torch.ones_like(any_id))
 
 
 def last_states(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:

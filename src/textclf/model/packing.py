@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import embedding_bag, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from textclf.data.batching import Packed, collate, pack
 from textclf.data.encoding import Encoded
 from textclf.model.backbone import tells_types
 from textclf.model.heads import OwnHead
+from textclf.model.modeling_textclf import TextclfForSequenceClassification
 
 ATTENTION = "textclf_packed"
 HIDDEN = -30000.0
@@ -126,7 +127,9 @@ class PackedForward:
         self._network = network
         self._base: Any = network.base_model
         self._head = OwnHead(network)
-        self._reads_last = reads_last
+        self._pooling: str | None = "last" if reads_last else None
+        if isinstance(network, TextclfForSequenceClassification):
+            self._pooling = network.config.pooling
         self.lock = threading.Lock()
         # RoBERTa's kin count positions from padding_idx + 1.
         table = getattr(getattr(self._base, "embeddings", None), "position_embeddings", None)
@@ -147,15 +150,30 @@ class PackedForward:
                 hidden_TD = self._base(
                     input_ids=input_ids[None], position_ids=position_ids[None], packing=layout, **types
                 ).last_hidden_state[0]
-            if self._reads_last:
-                last_B = torch.from_numpy(batch.starts + batch.lengths - 1).to(device)
-                return self._head.of_last(hidden_TD[last_B])
+            states_BD = text_states(batch, hidden_TD, self._pooling)
+            if states_BD is not None:
+                return self._head.of_states(states_BD)
             # The head reads a batch as it always does: one text a row, padded.
             hidden_BTD, mask_BT = unpack(batch, hidden_TD)
             padded_ids = unpack(batch, input_ids)[0]
             # Some heads find the end of a text by the pad tokens after it.
             pad_id = self._network.config.get_text_config().pad_token_id or 0
             return self._head(hidden_BTD, input_ids=padded_ids.masked_fill(~mask_BT, pad_id), mask_BT=mask_BT.long())
+
+
+def text_states(batch: Packed, hidden_TD: Tensor, pooling: str | None) -> Tensor | None:
+    """One state for each text of a packed batch, as `modeling_textclf.pool` makes it before it is scaled: (batch,
+    width), the mean in float32. None for poolings that need more than the hidden states, or a text's side by side."""
+    if pooling in ("cls", "last"):
+        place_B = batch.starts if pooling == "cls" else batch.starts + batch.lengths - 1
+        return hidden_TD[torch.from_numpy(place_B).to(hidden_TD.device)]
+    if pooling != "mean":
+        return None
+    # Not by unpacking: short texts beside a long one would be mostly padding, forth and back 2 % of a step.
+    first_B = np.cumsum(batch.lengths) - batch.lengths
+    places = np.arange(batch.lengths.sum()) + np.repeat(batch.starts - first_B, batch.lengths)
+    indices, offsets = (torch.from_numpy(one).to(hidden_TD.device) for one in (places, first_B))
+    return embedding_bag(indices, hidden_TD.float(), offsets, mode="mean")
 
 
 def unpack(batch: Packed, tokens_T: Tensor) -> tuple[Tensor, Tensor]:

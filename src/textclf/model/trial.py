@@ -82,7 +82,7 @@ def _reads_last(network: PreTrainedModel, hidden_BTD: Tensor, mask_BT: Tensor, e
     if hidden_BTD.shape[:2] != mask_BT.shape:
         return False
     try:
-        got_BC = OwnHead(network).of_last(last_states(hidden_BTD, mask_BT))
+        got_BC = OwnHead(network).of_states(last_states(hidden_BTD, mask_BT))
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
         return False  # a head that wants more than hidden states
     return got_BC.shape == expected_BC.shape and _equal(got_BC, expected_BC)
