@@ -215,15 +215,19 @@ def test_answers_are_compared_with_the_references_of_the_same_round(
     assert all("answers" not in result for results in found.values() for result in results)
 
 
-def test_only_steps_after_the_first_epoch_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_steps_after_the_warm_up_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = itertools.count()
     monkeypatch.setattr(training, "_now", lambda device: float(next(now)))
-    clock = training.EpochClock("cpu")
+    clock = training.StepClock("cpu", after=0.5, until=2.5)
+    ended = []
     for step in range(1, 13):
-        clock(StepDone(step, 12, step / 4, 1.0, 1e-3, 1.0, 1.0))
+        ended.append(clock(StepDone(step, 16, step / 4, 1.0, 1e-3, 1.0, 1.0)))
+        if ended[-1]:
+            break
         if step % 4 == 0:
-            clock(Phase("score validation", 1, 1))
-    # Steps 6, 7, 8 and 10, 11, 12: those after an evaluation began before it.
+            assert not clock(Phase("score validation", 1, 1))
+    assert (len(ended), ended[:-1]) == (10, [False] * 9)
+    # Steps 3, 4, 6, 7, 8 and 10: those after an evaluation began before it.
     assert (clock.seconds, clock.epochs) == (6.0, 1.5)
 
 

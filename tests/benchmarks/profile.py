@@ -70,6 +70,10 @@ class Profiled:
             self._seconds = time.perf_counter() - self._started
             self._profile.__exit__(None, None, None)
 
+    @property
+    def stopped(self) -> bool:
+        return self._seconds is not None
+
     def shares(self) -> dict[str, float]:
         """Share of the wall time by kind of work; `python_and_waiting` is what no operation accounts for."""
         from torch.autograd import DeviceType
@@ -107,14 +111,14 @@ def of_textclf(texts: str, model: str, device: str) -> dict[str, Any]:
     """The second epoch of textclf's training at its defaults, evaluations left out."""
     profiled = Profiled(device)
 
-    def watch(event: Any) -> None:
+    def watch(event: Any) -> bool:
         if type(event).__name__ != "StepDone":
             profiled.stop()
         elif event.epoch > 1:
             profiled.start()
+        return profiled.stopped
 
     train_with_textclf(texts, model, device, {}, watch)
-    profiled.stop()
     return profiled.shares() | _peaks(texts, model, device)
 
 
