@@ -46,6 +46,19 @@ def test_list_shows_runs_newest_first(cli: Textclf, home: Path) -> None:
     assert documents[1]["bytes"] > 2_000_000
 
 
+@pytest.mark.parametrize("request_of", ["{}", '{"train": {"seed": SEED}}', '{"model": null}', '"text"', '{"x": {}}'])
+def test_a_run_without_settings_is_told_or_told_of(cli: Textclf, home: Path, request_of: str) -> None:
+    for seed in "01":
+        folder = home / "runs" / f"cut-seed{seed}"
+        folder.mkdir(parents=True)
+        request = request_of.replace("SEED", seed)
+        (folder / "run.json").write_text(f'{{"format": "{runs.FORMAT}", "state": "new", "request": {request}}}')
+    for words in (["runs", "show", "cut"], ["runs", "show", "cut-seed0"], ["audit", "cut-seed0"], ["report", "cut"]):
+        done = cli(*words)
+        assert done.returncode in (0, 2, 4), done.stderr
+        assert "Traceback" not in done.stderr and "a bug" not in done.stderr
+
+
 def test_no_runs_is_no_error(cli: Textclf) -> None:
     done = cli("runs")
     assert (done.returncode, done.stdout) == (0, "")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from textclf import atomic, paths
-from textclf.errors import BusyError, ModelError, ResourceError, UsageError
+from textclf.errors import BusyError, ConfigError, ModelError, ResourceError, UsageError
 
 try:
     import fcntl
@@ -94,11 +94,13 @@ class Run:
         Raises ModelError where it cannot be read.
         """
         path, request = self.folder / CONFIG, self.document.get("request")
-        if isinstance(request, dict) and not path.exists() and is_blank(self):
-            return request
         try:
+            if isinstance(request, dict) and not os.path.lexists(path) and is_blank(self):
+                from textclf.config import as_dict, build  # a start that needs no settings does without
+
+                return as_dict(build(request))
             document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as err:
+        except (OSError, ValueError, RecursionError, ConfigError) as err:
             raise ModelError(f"run {self.name}: its {CONFIG} cannot be read: {err}") from err
         return document if isinstance(document, dict) else {}
 

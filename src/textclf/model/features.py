@@ -90,7 +90,7 @@ def _pooled(batch: Batch | Packed, hidden: Tensor, pooling: str) -> Tensor:
     states_BD = text_states(batch, hidden[0], pooling)
     if states_BD is None:
         return pool(*unpack(batch, hidden[0]), pooling)
-    return pool(states_BD[:, None], torch.ones(len(states_BD), 1), pooling)
+    return pool(states_BD[:, None], states_BD.new_ones(len(states_BD), 1), pooling)
 
 
 def _put(table: np.ndarray | None, rows: np.ndarray, values: Tensor, total: int) -> np.ndarray:
